@@ -1,0 +1,1 @@
+"""Tests of what surrounds the systems: installation, packaging, errors, the environment, the commands."""
