@@ -1,0 +1,29 @@
+"""Operations on tensors that know no detector: sampling of feature maps, boxes, graphs, norms."""
+
+from htd.layers.batch_norm import FixedBatchNorm2d
+from htd.layers.border import drop_border, halve_border, keep_border
+from htd.layers.box_coder import ClampedBox2BoxTransform, clip_boxes
+from htd.layers.deform_conv import DeformConv2d, deform_conv2d
+from htd.layers.graph import overlap_mask, semantic_attention, spatial_aggregation
+from htd.layers.nms import HardNMS, SoftNMS
+from htd.layers.roi_align import roi_align
+from htd.layers.sampling import FeatureTable, weighted_gather
+
+__all__ = [
+    "ClampedBox2BoxTransform",
+    "DeformConv2d",
+    "FeatureTable",
+    "FixedBatchNorm2d",
+    "HardNMS",
+    "SoftNMS",
+    "clip_boxes",
+    "deform_conv2d",
+    "drop_border",
+    "halve_border",
+    "keep_border",
+    "overlap_mask",
+    "roi_align",
+    "semantic_attention",
+    "spatial_aggregation",
+    "weighted_gather",
+]

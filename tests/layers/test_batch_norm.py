@@ -1,0 +1,78 @@
+"""Batch norm with fixed statistics."""
+
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+
+from htd.errors import UserError
+from htd.layers.batch_norm import FixedBatchNorm2d, norm_layer
+
+
+def filled(channels=2):
+    norm = FixedBatchNorm2d(channels)
+    norm.running_mean.copy_(torch.tensor([1.0, -2.0]))
+    norm.running_var.copy_(torch.tensor([4.0, 0.25]) - norm.eps)
+    norm.weight.data.copy_(torch.tensor([3.0, 0.5]))
+    norm.bias.data.copy_(torch.tensor([0.1, 0.2]))
+    return norm
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_values_by_hand(training):
+    """Channel 0: (5 - 1) / 2 * 3 + 0.1 = 6.1. Channel 1: (-1 + 2) / 0.5 * 0.5 + 0.2 = 1.2."""
+    x = torch.tensor([5.0, -1.0]).view(1, 2, 1, 1)
+    out = filled().train(training)(x)
+    torch.testing.assert_close(out.flatten(), torch.tensor([6.1, 1.2]))
+
+
+def test_training_changes_the_affine_part_and_never_the_statistics():
+    norm = filled().train()
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    optimizer = torch.optim.SGD(norm.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        norm(torch.randn(2, 2, 4, 4)).square().sum().backward()
+        optimizer.step()
+    after = norm.state_dict()
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(before[name], after[name])
+    for name in ("weight", "bias"):
+        assert (before[name] != after[name]).all()
+
+
+def test_equals_detectron2s_frozen_norm_and_torchs_state_dict():
+    norm, frozen = filled(), FrozenBatchNorm2d(2)
+    frozen.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"})
+    x = torch.randn(2, 2, 5, 3)
+    torch.testing.assert_close(norm(x), frozen(x))
+    assert norm.state_dict().keys() == nn.BatchNorm2d(2).state_dict().keys()
+
+
+def test_gradients():
+    norm = filled().double()
+    x = torch.randn(2, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    weight, bias = (p.detach().clone().requires_grad_() for p in (norm.weight, norm.bias))
+
+    def run(x, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
+
+    assert torch.autograd.gradcheck(run, (x, weight, bias))
+
+
+def test_bfloat16_input_and_no_images():
+    norm = filled()
+    x = torch.randn(1, 2, 3, 3)
+    low = norm(x.bfloat16())
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), norm(x), atol=0.1, rtol=0.02)
+    low.sum().backward()
+    assert norm(torch.zeros(0, 2, 3, 3)).shape == (0, 2, 3, 3)
+
+
+def test_norms_by_name():
+    assert norm_layer("FixedBN") is FixedBatchNorm2d
+    assert norm_layer("GN") == "GN"
+    assert norm_layer("") == ""
+    with pytest.raises(UserError, match="unknown norm 'FrozenGN'.*FixedBN"):
+        norm_layer("FrozenGN")
