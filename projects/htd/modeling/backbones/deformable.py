@@ -1,0 +1,64 @@
+"""Bottleneck block with a deformable 3x3 convolution, in plain and in modulated form."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from detectron2.layers import Conv2d
+from detectron2.modeling.backbone.resnet import BottleneckBlock
+from torch import Tensor, nn
+
+from htd.layers import DeformConv2d
+
+
+class DeformableBottleneckBlock(BottleneckBlock):
+    """``BottleneckBlock`` whose ``conv2`` samples at positions that ``conv2_offset`` predicts.
+
+    Paper: Deformable Convolutional Networks, section 2.1; modulated: Deformable ConvNets v2,
+    section 3.2. Names are those of Detectron2's ``DeformBottleneckBlock``, which needs compiled
+    operators and cannot be trained on a CPU. ``conv2_offset`` starts at zero: the plain form then
+    equals the ordinary block, the modulated one halves what ``conv2`` gives (its mask is 0.5).
+
+    Args:
+        in_channels, out_channels, block: as in ``BottleneckBlock``.
+        modulated: predict a weight for each sample as well (v2).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, modulated: bool = False, **block):
+        super().__init__(in_channels, out_channels, **block)
+        plain = self.conv2
+        geometry = {"stride": plain.stride, "padding": plain.padding, "dilation": plain.dilation}
+        self.conv2 = DeformConv2d(
+            plain.in_channels,
+            plain.out_channels,
+            plain.kernel_size,
+            groups=plain.groups,
+            bias=False,
+            norm=plain.norm,
+            **geometry,
+        )
+        self.conv2.weight = plain.weight
+        samples = plain.weight[0, 0].numel()
+        channels = samples * (3 if modulated else 2)
+        self.conv2_offset = Conv2d(plain.in_channels, channels, plain.kernel_size, **geometry)
+        nn.init.zeros_(self.conv2_offset.weight)
+        nn.init.zeros_(self.conv2_offset.bias)
+        self.split = _offset_and_mask if modulated else _offset_only
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (N, C, H, W) to (N, C', H / stride, W / stride)."""
+        out = F.relu_(self.conv1(x))
+        offset, mask = self.split(self.conv2_offset(out))
+        out = F.relu_(self.conv2(out, offset, mask))
+        out = self.conv3(out)
+        out += x if self.shortcut is None else self.shortcut(x)
+        return F.relu_(out)
+
+
+def _offset_only(prediction: Tensor) -> tuple[Tensor, None]:
+    return prediction, None
+
+
+def _offset_and_mask(prediction: Tensor) -> tuple[Tensor, Tensor]:
+    """Split (N, 3S, H, W) into 2S offsets, (y, x) for each of S samples, and S weights in (0, 1)."""
+    offset_y_x, mask = prediction.split([prediction.shape[1] // 3 * 2, prediction.shape[1] // 3], dim=1)
+    return offset_y_x, mask.sigmoid()

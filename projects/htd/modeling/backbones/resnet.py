@@ -1,0 +1,117 @@
+"""ResNet and ResNeXt as the published detectors build them.
+
+Paper: Deep Residual Learning for Image Recognition, table 1; Aggregated Residual Transformations
+for Deep Neural Networks, table 1. Stages are named res2 ... res5 (strides 4, 8, 16, 32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
+from torch import nn
+
+from htd.errors import UserError
+from htd.layers.batch_norm import norm_layer
+from htd.modeling.backbones.deformable import DeformableBottleneckBlock
+
+STAGES = ("res2", "res3", "res4", "res5")
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BASIC_DEPTHS = (18, 34)
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet(
+    *,
+    depth: int,
+    groups: int = 1,
+    width_per_group: int = 64,
+    stem_channels: int = 64,
+    num_blocks: Sequence[int] | None = None,
+    norm: str = "FixedBN",
+    freeze_at: int = 2,
+    deform_stages: Sequence[str] = (),
+    modulated: bool = False,
+    out_features: Sequence[str] = STAGES,
+) -> ResNet:
+    """Build a ResNet or ResNeXt with the stride in the 3x3 convolution.
+
+    Args:
+        depth: 18, 34 (basic blocks), 50, 101 or 152 (bottleneck blocks).
+        groups: groups of the 3x3 convolutions; 32 or 64 for ResNeXt.
+        width_per_group: channels a group in res2, doubled from stage to stage; 4 for "32x4d".
+        stem_channels: output of the stem; res2 has as many channels (basic) or four times as many.
+        num_blocks: blocks of each stage; those of ``depth`` if None.
+        norm: see :func:`htd.layers.batch_norm.norm_layer`.
+        freeze_at: how many of (stem, res2, ...) are not trained: their parameters take no gradient
+            and their batch norms keep their statistics.
+        deform_stages: stages whose 3x3 convolutions are all deformable, such as ["res4", "res5"].
+        modulated: version 2 of deformable convolution instead of version 1.
+        out_features: stages that the network returns.
+
+    Returns:
+        Detectron2's ``ResNet``; parameters have Detectron2's names.
+
+    Raises:
+        UserError: an unknown depth, norm or stage, or deformable basic blocks.
+    """
+    _check(depth, num_blocks, deform_stages)
+    basic = depth in BASIC_DEPTHS
+    norms = _norms(norm, freeze_at)
+    stem = BasicStem(out_channels=stem_channels, norm=norms[0])
+    in_channels, stages = stem_channels, []
+    for i, (name, count) in enumerate(zip(STAGES, num_blocks or BLOCKS[depth], strict=True)):
+        block = {"block_class": BasicBlock}
+        if not basic:
+            block = _bottleneck(groups, width_per_group * 2**i, name in deform_stages, modulated)
+        out_channels = stem_channels * 2**i * (1 if basic else 4)
+        stages.append(
+            ResNet.make_stage(
+                **block,
+                num_blocks=count,
+                stride_per_block=[1 if i == 0 else 2] + [1] * (count - 1),
+                in_channels=in_channels,
+                out_channels=out_channels,
+                norm=norms[i + 1],
+            )
+        )
+        in_channels = out_channels
+    model = ResNet(stem, stages, out_features=list(out_features))
+    freeze([model.stem, *model.stages][:freeze_at])
+    return model
+
+
+def freeze(modules: Sequence[nn.Module]) -> None:
+    """Stop the training of parameters.
+
+    ``ResNet.freeze`` would also exchange the batch norms for another class, whose entries in the
+    state dict depend on the version of Detectron2.
+    """
+    for module in modules:
+        module.requires_grad_(False)
+
+
+def _norms(norm: str, freeze_at: int) -> list:
+    """Return the norms of stem and stages; frozen batch norms keep their statistics as well."""
+    frozen = norm_layer("FixedBN" if norm in ("BN", "SyncBN") else norm)
+    return [frozen if i < freeze_at else norm_layer(norm) for i in range(1 + len(STAGES))]
+
+
+def _bottleneck(groups: int, width_per_group: int, deformable: bool, modulated: bool) -> dict:
+    block = {"bottleneck_channels": groups * width_per_group, "num_groups": groups}
+    if deformable:
+        return {"block_class": DeformableBottleneckBlock, "modulated": modulated, **block}
+    return {"block_class": BottleneckBlock, **block}
+
+
+def _check(depth: int, num_blocks: Sequence[int] | None, deform_stages: Sequence[str]) -> None:
+    if depth not in BLOCKS:
+        raise UserError(f"no ResNet of depth {depth}; choose one of {', '.join(map(str, BLOCKS))}")
+    if num_blocks is not None and len(num_blocks) != len(STAGES):
+        raise UserError(f"num_blocks has {len(num_blocks)} numbers; give one for each of {', '.join(STAGES)}")
+    unknown = sorted(set(deform_stages) - set(STAGES))
+    if unknown:
+        raise UserError(f"deform_stages names {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
+    if deform_stages and depth in BASIC_DEPTHS:
+        raise UserError(f"deform_stages needs bottleneck blocks; ResNet-{depth} has basic ones")

@@ -1,0 +1,42 @@
+"""What the tests of the region proposal network share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import Boxes, ImageList, Instances
+
+from htd.checkpoint.convert import convert
+from tests.golden import published_weights
+
+CONFIG = Path(__file__).parents[3] / "configs" / "common" / "models" / "rpn.py"
+
+
+def config():
+    """Return the shared config of the network."""
+    return LazyConfig.load(str(CONFIG)).proposal_generator
+
+
+def network(cfg):
+    """Build a network with the reference weights."""
+    rpn = instantiate(cfg)
+    weights, _ = convert(published_weights("htd", "manifest_r50", "rpn_head."), rpn, source="htd")
+    rpn.load_state_dict(weights)
+    return rpn
+
+
+def image_list(sizes, batch_size=(64, 96)):
+    """Return images of the given unpadded sizes; their values are not read."""
+    return ImageList(torch.zeros(len(sizes), 3, *batch_size), [tuple(size) for size in sizes])
+
+
+def targets(boxes, sizes):
+    """Return the ground truth of each image."""
+    return [Instances(tuple(s), gt_boxes=Boxes(b)) for b, s in zip(boxes, sizes, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def rpn():
+    """A network with the reference weights."""
+    return network(config())
