@@ -1,0 +1,8 @@
+"""Faster R-CNN with narrow parts on the toy data, to compare the demo's HTD with."""
+
+from ..common.models.faster_rcnn import model
+from ..common.models.narrow import narrow_cascade
+from .htd_toy import dataloader, lr_multiplier, optimizer, train
+
+narrow_cascade(model)
+train.output_dir = "output/faster_rcnn_toy"

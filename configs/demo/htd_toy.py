@@ -1,0 +1,18 @@
+"""HTD with narrow parts on the toy data: what `make demo` trains."""
+
+from ..common.data.toy import dataloader
+from ..common.models.htd import model
+from ..common.models.narrow import narrow_htd
+from ..common.optim import AdamW as optimizer
+from ..common.schedules import cosine as lr_multiplier
+from ..common.train import train
+
+narrow_htd(model)
+train.update(
+    output_dir="output/htd_toy",
+    max_iter=800,
+    reference_batch_size=8,
+    eval_period=400,
+    vis_period=200,
+    log_period=20,
+)

@@ -1,0 +1,8 @@
+"""HTD R-101 FPN, deformable convolutions in res3 to res5, 24 epochs, multi-scale training.
+
+Published box AP 50.4 (COCO test-dev); not run here.
+"""
+
+from .htd_r101_fpn_2x_ms import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.deform_stages = ["res3", "res4", "res5"]

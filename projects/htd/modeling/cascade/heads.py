@@ -1,0 +1,166 @@
+"""Heads that a stage of a cascade is built from.
+
+A head answers two questions apart, so that the second is asked only where its answer is needed:
+
+* ``classify(context, rois, previous) -> Classified`` for all RoIs, ``previous`` being the answer
+  of the stage before (None at the first stage);
+* ``regress(context, rois, classified, rows) -> deltas`` for the RoIs named by ``rows``.
+
+Symbols: R RoIs, P rows that are regressed, K foreground classes, C channels, S side of the pooled
+map, B = 4 (class-agnostic) or 4K box coordinates. "logits" are (R, K + 1), background last;
+"deltas" are (P, B) as in Detectron2's ``Box2BoxTransform``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from htd.modeling.cascade.rois import RoIContext, RoIs
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a head knows after classification.
+
+    Attributes:
+        logits: (R, K + 1).
+        classifier: the linear layer that gave them; its rows serve as prototypes of the classes.
+        features: (R, D), the classifier's input.
+    """
+
+    logits: Tensor
+    classifier: nn.Linear
+    features: Tensor
+
+
+def init_predictor(layer: nn.Linear, std: float) -> nn.Linear:
+    """Draw the weights from N(0, std) and set the bias to zero."""
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class FCStack(nn.ModuleList):
+    """Fully connected layers with ReLU on flattened (C, S, S) maps; Xavier uniform weights.
+
+    Args:
+        channels: C.
+        resolution: S.
+        dims: width of each layer.
+    """
+
+    def __init__(self, *, channels: int, resolution: int, dims: Sequence[int]):
+        sizes = [channels * resolution**2, *dims]
+        super().__init__(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        for layer in self:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    @property
+    def out_features(self) -> int:
+        """Width of the last layer."""
+        return self[-1].out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (R, C, S, S) to (R, D)."""
+        return self._after_first(self[0](x.flatten(1)))
+
+    def forward_with_vector(self, x: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs (R, D) for x (R, C, S, S) and for x + vector (R, C) in every cell.
+
+        The first layer is linear and the vector the same in all cells, so one large product
+        serves both: W(x + v) = Wx + (W summed over the cells) v.
+        """
+        first = self[0](x.flatten(1))
+        over_cells = self[0].weight.view(self[0].out_features, x.shape[1], -1).sum(dim=2)
+        return self._after_first(first), self._after_first(first + F.linear(vector, over_cells))
+
+    def _after_first(self, first: Tensor) -> Tensor:
+        x = F.relu(first)
+        for layer in list(self)[1:]:
+            x = F.relu(layer(x))
+        return x
+
+
+class SharedFCHead(nn.Module):
+    """Fully connected layers shared by classification and regression (Faster R-CNN, FPN).
+
+    Args:
+        features: gives RoI features (R, C, S, S), see :mod:`htd.modeling.cascade.pooling`.
+        num_classes: K.
+        channels, resolution, fc_dims: C, S and the widths of the layers.
+        class_agnostic: one box a RoI (B = 4) instead of one a class (B = 4K).
+    """
+
+    def __init__(
+        self,
+        *,
+        features: nn.Module,
+        num_classes: int,
+        channels: int = 256,
+        resolution: int = 7,
+        fc_dims: Sequence[int] = (1024, 1024),
+        class_agnostic: bool = True,
+    ):
+        super().__init__()
+        self.features = features
+        self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims)
+        box_dim = 4 if class_agnostic else 4 * num_classes
+        self.cls_score = init_predictor(nn.Linear(self.fcs.out_features, num_classes + 1), std=0.01)
+        self.bbox_pred = init_predictor(nn.Linear(self.fcs.out_features, box_dim), std=0.001)
+
+    def classify(self, context: RoIContext, rois: RoIs, previous: Classified | None) -> Classified:
+        hidden = self.fcs(self.features(context, rois))
+        return Classified(self.cls_score(hidden), self.cls_score, hidden)
+
+    def regress(self, context: RoIContext, rois: RoIs, classified: Classified, rows: Tensor) -> Tensor:
+        return self.bbox_pred(classified.features[rows])
+
+
+class FCRegression(nn.Module):
+    """Class-agnostic regression by fully connected layers of its own.
+
+    Args:
+        features, channels, resolution, fc_dims: as in :class:`SharedFCHead`.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: nn.Module,
+        channels: int = 256,
+        resolution: int = 7,
+        fc_dims: Sequence[int] = (1024, 1024),
+    ):
+        super().__init__()
+        self.features = features
+        self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims)
+        self.bbox_pred = init_predictor(nn.Linear(self.fcs.out_features, 4), std=0.001)
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return deltas (R, 4)."""
+        return self.bbox_pred(self.fcs(self.features(context, rois)))
+
+
+class DecoupledHead(nn.Module):
+    """Classification and regression by two parts that share nothing.
+
+    Args:
+        classification: called with (context, rois, previous), returns :class:`Classified`.
+        regression: called with (context, rois), returns deltas.
+    """
+
+    def __init__(self, *, classification: nn.Module, regression: nn.Module):
+        super().__init__()
+        self.classification = classification
+        self.regression = regression
+
+    def classify(self, context: RoIContext, rois: RoIs, previous: Classified | None) -> Classified:
+        return self.classification(context, rois, previous)
+
+    def regress(self, context: RoIContext, rois: RoIs, classified: Classified, rows: Tensor) -> Tensor:
+        return self.regression(context, rois[rows])

@@ -1,0 +1,88 @@
+"""RoI features for the heads of a cascade: one level, all levels, and image-level vectors.
+
+Symbols: R RoIs, N images, L levels, C channels, S side of the pooled map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from htd.layers import roi_align
+from htd.modeling.cascade.rois import RoIContext, RoIs
+
+
+class SingleLevelPooler(nn.Module):
+    """RoIAlign of each RoI on its own pyramid level.
+
+    Args:
+        output_size: S.
+        sampling_ratio: samples a bin and axis; 0 takes as many as the RoI's size asks for.
+        aligned: half-pixel shift of RoIAlign.
+    """
+
+    def __init__(self, *, output_size: int = 7, sampling_ratio: int = 0, aligned: bool = True):
+        super().__init__()
+        self.settings = {
+            "output_size": output_size,
+            "sampling_ratio": sampling_ratio,
+            "aligned": aligned,
+        }
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return (R, C, S, S)."""
+        return roi_align(context.table, rois.boxes, rois.image_index, rois.levels, **self.settings)
+
+
+class AllLevelsPooler(SingleLevelPooler):
+    """RoIAlign of each RoI on every pyramid level."""
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return (L, R, C, S, S), finest level first."""
+        num_levels = context.table.num_levels
+        boxes, image_index = rois.boxes.repeat(num_levels, 1), rois.image_index.repeat(num_levels)
+        levels = torch.arange(num_levels, device=rois.levels.device).repeat_interleave(len(rois))
+        pooled = roi_align(context.table, boxes, image_index, levels, **self.settings)
+        return pooled.view(num_levels, len(rois), *pooled.shape[1:])
+
+
+class NoVector(nn.Module):
+    """Stands for an image-level vector where there is none: zeros."""
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return zeros (R, C)."""
+        return rois.boxes.new_zeros(len(rois), context.table.channels)
+
+
+class ImageVector(nn.Module):
+    """Hands each RoI the vector that a context part has computed for its image.
+
+    Args:
+        name: key of the vector (N, C) in :attr:`RoIContext.shared`.
+    """
+
+    def __init__(self, *, name: str):
+        super().__init__()
+        self.name = name
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return (R, C)."""
+        return context.shared[self.name][rois.image_index]
+
+
+class VectorAugmentedPooler(nn.Module):
+    """RoI features with an image-level vector added to every cell.
+
+    Args:
+        pooler: gives (R, C, S, S).
+        vector: gives (R, C).
+    """
+
+    def __init__(self, *, pooler: nn.Module, vector: nn.Module):
+        super().__init__()
+        self.pooler = pooler
+        self.vector = vector
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return (R, C, S, S)."""
+        return self.pooler(context, rois) + self.vector(context, rois)[:, :, None, None]

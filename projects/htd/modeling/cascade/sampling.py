@@ -1,0 +1,99 @@
+"""Assignment and sampling of RoIs for the training of one stage.
+
+Both parts take and return one ``Instances`` an image, with ``proposal_boxes`` in pixels of the
+resized input. What they return also has ``gt_classes`` (in [0, K], K = background), ``gt_boxes``
+(zeros for background) and ``is_gt`` (the RoI is a ground-truth box that was put in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.sampling import subsample_labels
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from torch import Tensor
+
+
+def _samples(
+    boxes: Boxes, matched: Tensor, positive: Tensor, target: Instances, num_classes: int
+) -> Instances:
+    samples = Instances(target.image_size, proposal_boxes=boxes)
+    samples.gt_classes = torch.full_like(matched, num_classes)
+    samples.gt_boxes = Boxes(torch.zeros_like(boxes.tensor))
+    samples.gt_classes[positive] = target.gt_classes[matched[positive]]
+    samples.gt_boxes.tensor[positive] = target.gt_boxes.tensor[matched[positive]]
+    samples.is_gt = torch.zeros_like(positive)
+    return samples
+
+
+class RoILabeler:
+    """Labels all RoIs it is given and drops none (the rule of Detectron2's later cascade stages).
+
+    Args:
+        matcher: labels RoIs with 1 (foreground) and 0 (background) by their IoU with the ground truth.
+        num_classes: K.
+    """
+
+    def __init__(self, *, matcher: Matcher, num_classes: int):
+        self.matcher = matcher
+        self.num_classes = num_classes
+
+    def label(self, boxes: Boxes, target: Instances) -> Instances:
+        """Label the boxes of one image."""
+        matched, label = self.matcher(pairwise_iou(target.gt_boxes, boxes))
+        return _samples(boxes, matched, label == 1, target, self.num_classes)
+
+    @torch.no_grad()
+    def __call__(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
+        """Label the RoIs of every image; see the module's header for the fields."""
+        return [self.label(p.proposal_boxes, t) for p, t in zip(proposals, targets, strict=True)]
+
+
+class RoISampler(RoILabeler):
+    """Labels RoIs and draws a subset, with the ground truth among the candidates.
+
+    Ground-truth boxes are put in front of the candidates, each assigned to itself by its index;
+    those that an earlier stage had put in are left out first. The sample lists positives, then
+    negatives, each by ascending candidate index.
+
+    Args:
+        matcher, num_classes: as in :class:`RoILabeler`.
+        batch_size_per_image: RoIs to draw; fewer if there are not enough.
+        positive_fraction: largest share of positives.
+    """
+
+    def __init__(
+        self,
+        *,
+        matcher: Matcher,
+        num_classes: int,
+        batch_size_per_image: int = 512,
+        positive_fraction: float = 0.25,
+    ):
+        super().__init__(matcher=matcher, num_classes=num_classes)
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+
+    def candidates(self, proposals: Instances, target: Instances) -> Instances:
+        """Return the labelled ground truth and proposals of one image."""
+        boxes = proposals.proposal_boxes
+        if proposals.has("is_gt"):
+            boxes = boxes[~proposals.is_gt]
+        num_gt = len(target)
+        itself = torch.arange(num_gt, device=boxes.device)
+        truth = _samples(target.gt_boxes, itself, itself >= 0, target, self.num_classes)
+        truth.is_gt = itself >= 0
+        return Instances.cat([truth, self.label(boxes, target)])
+
+    @torch.no_grad()
+    def __call__(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
+        samples = []
+        for proposals_i, target in zip(proposals, targets, strict=True):
+            candidates = self.candidates(proposals_i, target)
+            positive, negative = subsample_labels(
+                candidates.gt_classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
+            )
+            samples.append(candidates[torch.cat([positive.sort().values, negative.sort().values])])
+        return samples

@@ -1,0 +1,192 @@
+"""BA of HTD: boxes are regressed from features of all levels, with the border of the finest.
+
+Symbols: R RoIs, L pyramid levels, C channels, S side of the pooled map. "levels" are the RoIs'
+features on every level, (L, R, C, S, S), finest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from htd.layers import drop_border, halve_border, keep_border
+from htd.modeling.cascade import RoIContext, RoIs, init_predictor, row_chunks
+
+# RoIs in one pass of the tower at inference; bounds the memory, whatever the number of RoIs.
+ROIS_AT_ONCE = 256
+
+
+class LevelWeightedTerm(nn.Module):
+    """Sum of the levels' features, weighted by a softmax over levels.
+
+    Paper: HTD, adaptive weight learning. The same two layers score the spatial mean of each level.
+
+    Args:
+        channels: C.
+        hidden: width between the layers.
+    """
+
+    def __init__(self, *, channels: int = 256, hidden: int = 128):
+        super().__init__()
+        self.attention = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.Tanh(), nn.Conv2d(hidden, 1, 1))
+
+    def weights(self, levels: Tensor) -> Tensor:
+        """Return (L, R), summing to one over the levels."""
+        mean = levels.mean(dim=(3, 4), keepdim=True)
+        return self.attention(mean.flatten(0, 1)).view(levels.shape[:2]).softmax(dim=0)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Return (R, C, S, S)."""
+        weights = self.weights(levels)
+        return sum(w[:, None, None, None] * x for w, x in zip(weights, levels, strict=True))
+
+
+class BorderTerm(nn.Module):
+    """The finest level's features in the outer cells, zero inside.
+
+    Paper: HTD, texture suppression; the published implementation suppresses the interior wholly.
+
+    Args:
+        edge: width of the border in cells.
+    """
+
+    def __init__(self, *, edge: int = 1):
+        super().__init__()
+        self.edge = edge
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Return (R, C, S, S)."""
+        return keep_border(levels[0], self.edge)
+
+
+class BorderAwareFeatures(nn.Module):
+    """Sum of terms, each a function of the levels' features.
+
+    Args:
+        terms: such as :class:`LevelWeightedTerm` and :class:`BorderTerm`; none give zeros.
+    """
+
+    def __init__(self, *, terms: Sequence[nn.Module]):
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Return (R, C, S, S)."""
+        return sum((term(levels) for term in self.terms), start=torch.zeros_like(levels[0]))
+
+
+class AddFusion:
+    """Single-level features + alpha * border-aware features (published)."""
+
+    def __init__(self, *, alpha: float = 1.0):
+        self.alpha = alpha
+
+    def __call__(self, single: Tensor, enhanced: Tensor) -> Tensor:
+        """Join two (R, C, S, S) maps."""
+        return single + self.alpha * enhanced
+
+
+class ReplaceBorderFusion:
+    """The single-level features lose their border before alpha * border-aware features are added."""
+
+    def __init__(self, *, edge: int = 1, alpha: float = 1.0):
+        self.edge = edge
+        self.alpha = alpha
+
+    def __call__(self, single: Tensor, enhanced: Tensor) -> Tensor:
+        """Join two (R, C, S, S) maps."""
+        return drop_border(single, self.edge) + self.alpha * enhanced
+
+
+class AverageBorderFusion:
+    """The single-level features' border is halved, then half the border-aware features are added."""
+
+    def __init__(self, *, edge: int = 1):
+        self.edge = edge
+
+    def __call__(self, single: Tensor, enhanced: Tensor) -> Tensor:
+        """Join two (R, C, S, S) maps."""
+        return halve_border(single, self.edge) + 0.5 * enhanced
+
+
+class ConvTower(nn.Sequential):
+    """3x3 convolutions without bias; group norm and ReLU behind each, the last without norm.
+
+    Args:
+        channels: C of the input.
+        hidden: channels between the convolutions, a multiple of ``num_groups``.
+        out_channels: channels of the last convolution.
+        num_convs: convolutions in all.
+        num_groups: groups of the norm.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 256,
+        hidden: int = 576,
+        out_channels: int = 1024,
+        num_convs: int = 4,
+        num_groups: int = 36,
+    ):
+        widths = [channels, *[hidden] * (num_convs - 1), out_channels]
+        norms = [nn.GroupNorm(num_groups, hidden) for _ in range(num_convs - 1)] + [nn.Identity()]
+        super().__init__(
+            *(_ConvNormReLU(a, b, n) for a, b, n in zip(widths[:-1], widths[1:], norms, strict=True))
+        )
+        self.out_channels = out_channels
+
+
+class _ConvNormReLU(nn.Conv2d):
+    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x)).relu_()
+
+
+class BorderAwareRegression(nn.Module):
+    """The regression branch of HTD's second stage.
+
+    Paper: HTD, figure 2 (regression of the heterogeneous head). The published implementation adds
+    the image vector and the border-aware features to the single-level features of the RoI, which
+    are those of one of the levels and so need not be pooled again.
+
+    Args:
+        pooler: gives the RoIs' features on every level (L, R, C, S, S).
+        vector: gives the image vector (R, C) of each RoI.
+        features: :class:`BorderAwareFeatures`.
+        fusion: joins them with the single-level features.
+        tower: :class:`ConvTower`.
+    """
+
+    def __init__(
+        self, *, pooler: nn.Module, vector: nn.Module, features: nn.Module, fusion, tower: ConvTower
+    ):
+        super().__init__()
+        self.pooler = pooler
+        self.vector = vector
+        self.features = features
+        self.fusion = fusion
+        self.tower = tower
+        self.bbox_pred = init_predictor(nn.Linear(tower.out_channels, 4), std=0.001)
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return deltas (R, 4)."""
+        at_once = max(len(rois), 1) if torch.is_grad_enabled() else ROIS_AT_ONCE
+        chunks = row_chunks(len(rois), at_once)
+        return torch.cat([self._regress_rows(context, rois[rows]) for rows in chunks])
+
+    def _regress_rows(self, context: RoIContext, rois: RoIs) -> Tensor:
+        levels = self.pooler(context, rois)
+        single = levels[rois.levels, torch.arange(len(rois), device=rois.levels.device)]
+        single = single + self.vector(context, rois)[:, :, None, None]
+        return self.bbox_pred(self.embed(single, self.features(levels)))
+
+    def embed(self, single: Tensor, enhanced: Tensor) -> Tensor:
+        """Return the predictor's input (R, D) for two (R, C, S, S) maps, the first with the vector."""
+        return self.tower(self.fusion(single, enhanced)).mean(dim=(2, 3))

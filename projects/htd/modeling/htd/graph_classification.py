@@ -1,0 +1,137 @@
+"""PGraph of HTD: each RoI is classified together with the others of its image and level.
+
+Symbols: R RoIs, n of one image and level, K foreground classes, C channels, S side of the pooled
+map, D width of the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from htd.layers import overlap_mask, semantic_attention, spatial_aggregation
+from htd.modeling.cascade import Classified, FCStack, RoIContext, RoIs, init_predictor
+
+
+def class_semantics(embedding: Tensor, classifier: nn.Linear) -> Tensor:
+    """Return (R, D + 1): the mean class prototype of each RoI under a classifier's softmax.
+
+    Prototypes are the rows [weight | bias] of the classifier, taken as constants; the scores that
+    mix them do send gradient into the classifier, as in the published implementation.
+    """
+    prototypes = torch.cat([classifier.weight, classifier.bias[:, None]], dim=1).detach()
+    return classifier(embedding).softmax(dim=1) @ prototypes
+
+
+class NoGraph(nn.Module):
+    """Stands for the graph where there is none: zeros."""
+
+    def forward(self, embedding: Tensor, rois: RoIs, classifier: nn.Linear) -> Tensor:
+        """Return zeros (R, D)."""
+        return torch.zeros_like(embedding)
+
+
+class ProposalGraph(nn.Module):
+    """Graph reasoning among the RoIs of one image and one pyramid level.
+
+    Paper: HTD, PGraph. Features are averaged over overlapping RoIs first, then mixed by semantic
+    likeness among those that do not overlap, then transformed by a layer of the level's own.
+
+    Args:
+        dim: D.
+        num_levels: L.
+    """
+
+    def __init__(self, *, dim: int = 1024, num_levels: int = 4):
+        super().__init__()
+        self.transforms = nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_levels))
+        for layer in self.transforms:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, embedding: Tensor, rois: RoIs, classifier: nn.Linear) -> Tensor:
+        """Return (R, D), not negative.
+
+        Every level's layer is applied, to no rows if need be, so that all of them have a gradient.
+
+        Args:
+            embedding: (R, D).
+            rois: the R RoIs; they are grouped by image and level.
+            classifier: gives the semantics, see :func:`class_semantics`.
+        """
+        semantics = class_semantics(embedding, classifier)
+        groups: list[tuple[int, Tensor]] = []
+        mixed: list[Tensor] = []
+        for level, of_level in enumerate(self._groups(rois)):
+            parts = [self._mix(rois.boxes[g], embedding[g], semantics[g]) for g in of_level]
+            groups += [(level, g) for g in of_level]
+            rows = torch.cat(parts) if parts else embedding[:0]
+            mixed.append(F.relu(self.transforms[level](rows)))
+        order = torch.cat([g for _, g in groups]) if groups else rois.levels
+        out = torch.cat(mixed)
+        return torch.zeros_like(out).index_copy(0, order, out)
+
+    def _groups(self, rois: RoIs) -> list[list[Tensor]]:
+        """Return, for each level, the rows of each image that has RoIs there."""
+        num_levels = len(self.transforms)
+        key = rois.image_index * num_levels + rois.levels
+        order = key.argsort(stable=True)
+        keys, counts = key[order].unique_consecutive(return_counts=True)
+        groups: list[list[Tensor]] = [[] for _ in range(num_levels)]
+        for value, rows in zip(keys.tolist(), order.split(counts.tolist()), strict=True):
+            groups[value % num_levels].append(rows)
+        return groups
+
+    @staticmethod
+    def _mix(boxes: Tensor, embedding: Tensor, semantics: Tensor) -> Tensor:
+        mask = overlap_mask(boxes)
+        near = spatial_aggregation(mask.to(embedding.dtype), embedding)
+        return semantic_attention(mask, semantics).to(near.dtype) @ near
+
+
+class GraphClassification(nn.Module):
+    """The classification branch of HTD's second stage.
+
+    Paper: HTD, figure 2 (classification of the heterogeneous head). In the published
+    implementation the image vector is added to the RoI's features and passed through the same
+    layers a second time; the graph sees the features without it.
+
+    Args:
+        features: gives RoI features (R, C, S, S) without the image vector.
+        vector: gives the image vector (R, C) of each RoI.
+        graph: :class:`ProposalGraph` or :class:`NoGraph`.
+        num_classes: K.
+        channels, resolution, fc_dims: C, S, widths of the layers; the last is D.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: nn.Module,
+        vector: nn.Module,
+        graph: nn.Module,
+        num_classes: int,
+        channels: int = 256,
+        resolution: int = 7,
+        fc_dims: Sequence[int] = (1024, 1024),
+    ):
+        super().__init__()
+        self.features = features
+        self.vector = vector
+        self.graph = graph
+        self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims)
+        self.cls_score = init_predictor(nn.Linear(self.fcs.out_features, num_classes + 1), std=0.01)
+
+    def forward(self, context: RoIContext, rois: RoIs, previous: Classified) -> Classified:
+        """Classify R RoIs; ``previous`` supplies the classifier whose weights are the prototypes."""
+        x, vector = self.features(context, rois), self.vector(context, rois)
+        return self.classify(x, vector, rois, previous.classifier)
+
+    def classify(self, x: Tensor, vector: Tensor, rois: RoIs, classifier: nn.Linear) -> Classified:
+        """Classify by given features x (R, C, S, S) and image vectors (R, C)."""
+        embedding, base = self.fcs.forward_with_vector(x, vector)
+        features = base + self.graph(embedding, rois, classifier)
+        return Classified(self.cls_score(features), self.cls_score, features)

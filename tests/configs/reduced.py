@@ -1,0 +1,77 @@
+"""Small copies of configured models: the same parts, but narrow and shallow."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import Boxes, Instances
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+# What a number under this name becomes; values that a config has narrowed already stay.
+NARROW = {
+    "channels": 16,
+    "in_channels": 16,
+    "out_channels": 16,
+    "hidden": 12,
+    "dim": 24,
+    "num_groups": 4,
+    "groups": 2,
+    "width_per_group": 4,
+    "stem_channels": 8,
+    "batch_size_per_image": 32,
+}
+LEAF_FOLDERS = ("htd", "baselines", "demo")
+
+
+def narrow(node) -> None:
+    """Replace the sizes in a tree of lazy calls."""
+    if isinstance(node, ListConfig):
+        for child in node:
+            narrow(child)
+    if not isinstance(node, DictConfig):
+        return
+    for key in list(node):
+        if OmegaConf.is_interpolation(node, key):
+            continue
+        value = node[key]
+        if key in NARROW and isinstance(value, int):
+            node[key] = min(value, NARROW[key])
+        elif key == "fc_dims":
+            node[key] = [24] * len(value)
+        elif key in ("pre_nms_topk", "post_nms_topk"):
+            node[key] = [min(x, 40) for x in value]
+        else:
+            narrow(value)
+
+
+def reduced_model(path: str, **roi_heads) -> DictConfig:
+    """Return the model of a leaf with one block a stage, narrow parts and a few classes."""
+    model = copy.deepcopy(LazyConfig.load(path).model)
+    narrow(model)
+    bottom_up = model.backbone.bottom_up
+    if "depth" in bottom_up:
+        bottom_up.num_blocks = [1, 1, 1, 1]
+        bottom_up.stem_channels = 8
+    model.roi_heads.update({"num_classes": 4, **roi_heads})
+    return model
+
+
+def build(path: str, **roi_heads) -> torch.nn.Module:
+    """Return a seeded reduced model that gives detections without training."""
+    torch.manual_seed(0)
+    return instantiate(reduced_model(path, **roi_heads))
+
+
+def example(num_objects: int, *, seed: int = 0, size=(64, 96), num_classes: int = 4) -> dict:
+    """Return one training input with random objects of at least 12 pixels a side."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = size
+    corner = torch.rand(num_objects, 2, generator=generator) * torch.tensor([width * 0.5, height * 0.5])
+    side = 12 + torch.rand(num_objects, 2, generator=generator) * torch.tensor([width * 0.4, height * 0.4])
+    instances = Instances(size)
+    instances.gt_boxes = Boxes(torch.cat([corner, corner + side], dim=1))
+    instances.gt_classes = torch.randint(0, num_classes, (num_objects,), generator=generator)
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    return {"image": image, "instances": instances, "height": height * 1.5, "width": width * 0.75}

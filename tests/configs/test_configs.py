@@ -1,0 +1,100 @@
+"""Every leaf: loads, is saved and read back, builds in full size, trains and detects in small."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
+
+from tests.configs.reduced import LEAF_FOLDERS, build, example, reduced_model
+
+LEAVES = sorted(str(p) for folder in LEAF_FOLDERS for p in Path("configs", folder).glob("*.py"))
+KEYS = {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
+
+
+def distinct(leaves):
+    """Return one leaf for each different reduced model: equal copies would run the same code twice."""
+    seen = {}
+    for leaf in leaves:
+        seen.setdefault(OmegaConf.to_yaml(as_text(reduced_model(leaf))), leaf)
+    return sorted(seen.values())
+
+
+def as_text(model):
+    """Return a config whose classes are named, so that it can be written."""
+    return OmegaConf.create({"model": model}, flags={"allow_objects": True})
+
+
+def test_there_are_leaves_in_every_folder():
+    for folder in LEAF_FOLDERS:
+        assert any(f"/{folder}/" in leaf for leaf in LEAVES)
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_load_save_and_load(leaf, tmp_path):
+    cfg = LazyConfig.load(leaf)
+    assert KEYS == set(cfg)
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    LazyConfig.save(cfg, str(first))
+    LazyConfig.save(LazyConfig.load(str(first)), str(second))
+    assert first.read_text() == second.read_text()
+    assert "roi_heads" in first.read_text()
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_schedule_fits_the_length(leaf):
+    cfg = LazyConfig.load(leaf)
+    assert cfg.dataloader.train.total_batch_size == cfg.train.reference_batch_size
+    multiplier = instantiate(cfg.lr_multiplier)
+    assert multiplier(0.0) < 0.1 * multiplier(0.5)
+    assert multiplier(1 - 1e-6) < 0.05 * multiplier(0.5)
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_full_size_model_is_built_without_weights(leaf):
+    with torch.device("meta"):
+        model = instantiate(LazyConfig.load(leaf).model)
+    assert sum(p.numel() for p in model.parameters()) > 500_000
+
+
+@pytest.fixture(scope="module", params=distinct(LEAVES))
+def model(request):
+    return build(request.param)
+
+
+@pytest.mark.parametrize("objects", [(3,), (2, 0), (1, 0, 4), (0,)])
+def test_training_step(model, objects):
+    inputs = [example(n, seed=i) for i, n in enumerate(objects)]
+    model.train().zero_grad(set_to_none=True)
+    with EventStorage():
+        losses = model(inputs)
+    assert all(name.startswith("loss_") for name in losses)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_detection(model):
+    inputs = [example(2, seed=7), example(0, seed=8, size=(48, 80))]
+    model.roi_heads.selection.score_threshold = 0.0
+    with torch.no_grad():
+        together = model.eval()(inputs)
+        alone = [model([item])[0] for item in inputs]
+    for item, batched, single in zip(inputs, together, alone, strict=True):
+        found = batched["instances"]
+        assert found.image_size == (item["height"], item["width"])
+        assert 0 < len(found) <= model.roi_heads.selection.max_detections
+        torch.testing.assert_close(found.scores, single["instances"].scores, atol=1e-5, rtol=1e-4)
+        assert torch.isfinite(found.pred_boxes.tensor).all()
+
+
+def test_features_that_are_not_numbers_give_no_detections(model):
+    inputs = [example(0, seed=9)]
+    inputs[0]["image"] = torch.full((3, 64, 96), float("nan"))
+    with torch.no_grad():
+        found = model.eval()(inputs)[0]["instances"]
+    assert len(found) == 0

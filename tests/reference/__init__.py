@@ -1,0 +1,1 @@
+"""Plain restatements of published formulations that faster code is compared with."""
