@@ -1,0 +1,43 @@
+"""Files that are recognised, so that a message can name them, but that have no key map."""
+
+from htd.checkpoint.formats.base import Foreign
+
+_NO_MAP = "no key map exists for it"
+
+DETECTRON2 = Foreign(
+    name="detectron2",
+    title="a Detectron2 model",
+    mark=r"^(backbone\.(bottom_up|fpn_)|proposal_generator\.|roi_heads\.)",
+    advice="its names are ours already: give it as train.init_checkpoint without conversion",
+)
+
+IMAGENET = Foreign(
+    name="imagenet",
+    title="an ImageNet classifier",
+    mark=r"^(conv1\.weight|layer1\.0\.conv1\.weight)$",
+    advice="it holds no detector; give such a backbone as train.init_checkpoint=imagenet:///path/to/file.pth",
+)
+
+TWO_STAGE = (
+    Foreign("htc", "HTC", r"^roi_head\.(semantic_head|mask_head\.\d+\.conv_res)\.", _NO_MAP),
+    Foreign("cascade_mask_rcnn", "Cascade Mask R-CNN", r"^roi_head\.mask_head\.\d+\.", _NO_MAP),
+    Foreign("mask_rcnn", "Mask R-CNN", r"^roi_head\.mask_head\.", _NO_MAP),
+    Foreign("tsd", "TSD", r"^bbox_head\.(\d+\.)?TSD_", _NO_MAP),
+)
+
+DENSE = (
+    Foreign("tood", "TOOD", r"^bbox_head\.tood_", _NO_MAP),
+    Foreign("salt", "SALT-Net", r"^bbox_head\.(salt|ram)_", _NO_MAP),
+    Foreign("atss", "ATSS", r"^bbox_head\.atss_", _NO_MAP),
+    Foreign("gfl", "GFL", r"^bbox_head\.gfl_", _NO_MAP),
+)
+
+OTHER = (
+    Foreign(
+        name="mmdetection1",
+        title="a two-stage detector of MMDetection 1",
+        mark=r"^bbox_head\.(\d+\.)?shared_fcs\.",
+        advice="that version has other box and class conventions, so no conversion gives equal results",
+    ),
+    Foreign("mmdetection", "another detector of MMDetection", r"^(bbox_head|roi_head)\.", _NO_MAP),
+)

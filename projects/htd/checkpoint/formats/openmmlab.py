@@ -1,0 +1,66 @@
+"""What the published files of the OpenMMLab family have in common: backbone, neck, RPN, plain box heads.
+
+Their names are those that the modules of MMDetection 2 and 3 have. No value needs another layout:
+fully connected layers see (channel, row, column), classes are in the order of COCO's category ids
+with the background last, anchors are ordered as Detectron2's.
+"""
+
+from __future__ import annotations
+
+from htd.checkpoint.formats.base import Ignored, Rule, renumbered
+
+IGNORED = (Ignored(r"ema_.*", "moving average kept for training"),)
+
+
+def resnet_rules(prefix: str = r"backbone\.", ours: str = "backbone.bottom_up.") -> tuple[Rule, ...]:
+    """Rules of a ResNet or ResNeXt, with or without deformable layers.
+
+    Args:
+        prefix: regular expression before the names of the published network.
+        ours: what stands before ours.
+    """
+    block, place = prefix + r"layer#\.(\d+)\.", ours + r"res#.\1."
+    stages = {stage: stage + 1 for stage in range(1, 5)}
+    return (
+        Rule(prefix + r"conv1\.weight", ours + "stem.conv1.weight"),
+        Rule(prefix + r"bn1\.(\w+)", ours + r"stem.conv1.norm.\1"),
+        *renumbered(block + r"conv(\d)\.weight", place + r"conv\2.weight", stages),
+        *renumbered(block + r"bn(\d)\.(\w+)", place + r"conv\2.norm.\3", stages),
+        *renumbered(block + r"downsample\.0\.weight", place + "shortcut.weight", stages),
+        *renumbered(block + r"downsample\.1\.(\w+)", place + r"shortcut.norm.\2", stages),
+        # Old files write conv2_offset, as Detectron2 does.
+        *renumbered(block + r"conv2(?:\.conv)?_offset\.(\w+)", place + r"conv2_offset.\2", stages),
+    )
+
+
+def fpn_rules(first_level: int = 2, levels: int = 4) -> tuple[Rule, ...]:
+    """Rules of an FPN whose finest lateral stands on level ``first_level``."""
+    numbers = {index: index + first_level for index in range(levels)}
+    return (
+        *renumbered(r"neck\.lateral_convs\.#\.conv\.(\w+)", r"backbone.fpn_lateral#.\1", numbers),
+        *renumbered(r"neck\.fpn_convs\.#\.conv\.(\w+)", r"backbone.fpn_output#.\1", numbers),
+    )
+
+
+RPN_RULES = (
+    Rule(r"rpn_head\.rpn_conv\.(\w+)", r"proposal_generator.rpn_head.conv.\1"),
+    Rule(r"rpn_head\.rpn_cls\.(\w+)", r"proposal_generator.rpn_head.objectness_logits.\1"),
+    Rule(r"rpn_head\.rpn_reg\.(\w+)", r"proposal_generator.rpn_head.anchor_deltas.\1"),
+)
+
+TWO_STAGE_RULES = (*resnet_rules(), *fpn_rules(), *RPN_RULES)
+
+
+def box_head_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """Rules of a box head: shared fully connected layers and two predictors.
+
+    Args:
+        theirs: pattern of the published head's path; may hold named groups.
+        ours: our path of it; may refer to those groups.
+    """
+    leaf = r"\.(?P<leaf>\w+)", r".\g<leaf>"
+    return (
+        Rule(theirs + r"\.shared_fcs\.(?P<layer>\d+)" + leaf[0], ours + r".fcs.\g<layer>" + leaf[1]),
+        Rule(theirs + r"\.fc_cls" + leaf[0], ours + ".cls_score" + leaf[1]),
+        Rule(theirs + r"\.fc_reg" + leaf[0], ours + ".bbox_pred" + leaf[1]),
+    )

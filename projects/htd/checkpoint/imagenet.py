@@ -1,0 +1,158 @@
+"""ImageNet weights of backbones by URI, for ``train.init_checkpoint``.
+
+Importing this module makes Detectron2's path manager know the scheme:
+
+    imagenet://torchvision/resnet50          torchvision's first weights of a ResNet or ResNeXt
+    imagenet://mmdet/resnext101_64x4d        OpenMMLab's weights of a ResNeXt
+    imagenet:///data/resnext101_64x4d.pth    a file with torchvision's names
+
+A checkpointer that opens such a path gets a file whose names are those of a detector's backbone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+
+import torchvision
+from detectron2.utils.file_io import PathHandler, PathManager
+from iopath.common.file_io import get_cache_dir
+from torch import Tensor
+from torch.hub import load_state_dict_from_url
+
+from htd.checkpoint.formats.openmmlab import resnet_rules
+from htd.checkpoint.io import read_checkpoint, state_dict_of, write_checkpoint
+from htd.errors import UserError
+
+SCHEME = "imagenet:"
+OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
+OPENMMLAB_FILES = {
+    "resnext101_32x4d": "resnext101_32x4d-a5af3160.pth",
+    "resnext101_64x4d": "resnext101_64x4d-ee2c6f71.pth",
+}
+CLASSIFIER = ("fc.weight", "fc.bias")
+
+logger = logging.getLogger(__name__)
+
+
+def convert_imagenet(
+    weights: Mapping[str, Tensor], prefix: str = "backbone.bottom_up."
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Rename the weights of an ImageNet ResNet or ResNeXt.
+
+    Args:
+        weights: tensors by torchvision's names.
+        prefix: what stands before our names.
+
+    Returns:
+        Tensors by our names, and the names that were dropped: those of the classifier. The
+        weights of a deformable layer have the name of the layer that it replaces.
+
+    Raises:
+        UserError: other names than those of a ResNet.
+    """
+    rules = resnet_rules("", prefix)
+    converted, strange = {}, []
+    dropped = [name for name in CLASSIFIER if name in weights]
+    for name, value in weights.items():
+        ours = next(filter(None, (rule.place(name) for rule in rules)), None)
+        if ours is not None:
+            converted[ours] = value
+        elif name not in CLASSIFIER:
+            strange.append(name)
+    if strange or not converted:
+        shown = ", ".join(strange[:3]) or "no tensor at all"
+        raise UserError(
+            f"not the weights of an ImageNet ResNet: found {shown}; expected torchvision's names such as "
+            "conv1.weight and layer1.0.conv1.weight (for a detector's file: tools/convert_checkpoint.py)"
+        )
+    return converted, dropped
+
+
+def read_imagenet(uri: str) -> dict[str, Tensor]:
+    """Return the weights behind an ``imagenet:`` URI by their published names.
+
+    Raises:
+        UserError: an unknown name, no such file, no connection, or not a file of tensors.
+    """
+    place = _place(uri)
+    origin, _, name = place.partition("/")
+    if origin == "torchvision":
+        return _download(_torchvision_url(name), check_hash=True)
+    if origin == "mmdet":
+        if name not in OPENMMLAB_FILES:
+            raise UserError(f"{uri}: no such weights; there are {', '.join(OPENMMLAB_FILES)}")
+        return _download(OPENMMLAB + OPENMMLAB_FILES[name], check_hash=False)
+    return _read_file(place)
+
+
+def _place(uri: str) -> str:
+    # Some checkpointers rebuild the path with urllib, which writes imagenet:/file for imagenet:///file.
+    return uri.removeprefix(SCHEME).removeprefix("//")
+
+
+def _torchvision_url(name: str) -> str:
+    models = torchvision.models.list_models(torchvision.models)
+    known = [model for model in models if model.startswith(("resnet", "resnext"))]
+    if name not in known:
+        raise UserError(f"torchvision has no backbone weights {name!r}; there are {', '.join(known)}")
+    return torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+
+
+def _download(url: str, check_hash: bool) -> dict[str, Tensor]:
+    try:
+        return load_state_dict_from_url(url, map_location="cpu", check_hash=check_hash, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"cannot get {url} ({error}); download it where there is a connection and give the file: "
+            "train.init_checkpoint=imagenet:///path/to/file.pth"
+        ) from error
+
+
+def _read_file(path: str) -> dict[str, Tensor]:
+    if not os.path.isfile(path):
+        raise UserError(
+            f"no ImageNet weights at {path!r}; train.init_checkpoint takes imagenet://torchvision/<model>, "
+            "imagenet://mmdet/<model> or imagenet:///path/to/file.pth"
+        )
+    return state_dict_of(read_checkpoint(path), path)
+
+
+class ImageNetHandler(PathHandler):
+    """Hands out ImageNet weights as a file that a detector's checkpointer loads."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [SCHEME]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
+        """Convert the weights behind ``path`` and return the file's path; the log says what it holds."""
+        weights, dropped = convert_imagenet(read_imagenet(path))
+        folder = Path(get_cache_dir()) / "imagenet"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = Path(_place(path)).stem
+        target = folder / f"{name}-{zlib.crc32(path.encode()):08x}.pth"
+        write_checkpoint(target, weights)
+        logger.info(
+            "%s: %d tensors for the backbone, dropped %s; all else in the model begins anew",
+            path,
+            len(weights),
+            ", ".join(dropped) or "nothing",
+        )
+        return str(target)
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs):
+        return open(self._get_local_path(path), mode, buffering)
+
+    def _isfile(self, path: str, **kwargs) -> bool:
+        place = _place(path)
+        return place.startswith(("torchvision/", "mmdet/")) or os.path.isfile(place)
+
+    def _exists(self, path: str, **kwargs) -> bool:
+        return self._isfile(path)
+
+
+PathManager.register_handler(ImageNetHandler())

@@ -1,0 +1,147 @@
+"""tools/convert_checkpoint.py from file to file, on a narrow HTD of a real config."""
+
+import os
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyConfig, instantiate
+
+import convert_checkpoint
+from htd.checkpoint.formats import FORMATS
+from htd.errors import UserError, run_cli
+from tests import golden
+
+R50, R101 = "configs/htd/htd_r50_fpn_1x.py", "configs/htd/htd_r101_fpn_2x.py"
+HEADS = "model.roi_heads.stages"
+NARROW = [
+    "model.backbone.bottom_up.stem_channels=4",
+    "model.backbone.bottom_up.width_per_group=4",
+    f"{HEADS}.0.head.fc_dims=[4,4]",
+    f"{HEADS}.1.head.classification.fc_dims=[4,4]",
+    f"{HEADS}.1.head.classification.graph.dim=4",
+    f"{HEADS}.1.head.regression.tower.hidden=36",
+    f"{HEADS}.1.head.regression.tower.out_channels=4",
+]
+THREE_CLASSES = "model.roi_heads.num_classes=3"
+
+
+def narrow_model(*more):
+    return instantiate(LazyConfig.apply_overrides(LazyConfig.load(R50), [*NARROW, *more]).model)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Published names with the shapes of the narrow model."""
+    torch.manual_seed(0)
+    shapes = {name: value.shape for name, value in narrow_model().state_dict().items()}
+    spec = golden.manifest("htd", "manifest_r50")
+    found = {}
+    for key in spec["entries"]:
+        name, _ = FORMATS["htd"].place(spec["alias"].get(key, key))
+        found[key] = torch.tensor(0) if name.endswith("tracked") else torch.randn(shapes[name])
+    return found | {second: found[first] for second, first in spec["alias"].items()}
+
+
+@pytest.fixture
+def source(tmp_path, weights):
+    path = tmp_path / "published.pth"
+    torch.save({"meta": {"epoch": 12}, "state_dict": weights, "optimizer": {"lr": 0.1}}, path)
+    return path
+
+
+def command(config, source, target, *more, overrides=NARROW):
+    convert_checkpoint.main(["--config-file", config, str(source), str(target), *overrides, *more])
+
+
+def test_converted_file_fills_the_whole_model(tmp_path, weights, source, capsys):
+    target = tmp_path / "ours.pth"
+    command(R50, source, target)
+    said = capsys.readouterr().out
+    assert "source format: HTD (htd)" in said and "filled from the file: 388 of the model's 388" in said
+    assert f"written: {target}" in said
+    model = narrow_model()
+    DetectionCheckpointer(model).load(str(target))
+    state = model.state_dict()
+    assert torch.equal(
+        state["roi_heads.stages.0.head.fcs.1.weight"], weights["roi_head.bbox_head.0.shared_fcs.1.weight"]
+    )
+    contents = torch.load(target, weights_only=True)
+    assert contents["model"].keys() == state.keys()
+    assert (contents["source_format"], contents["source_file"]) == ("htd", "published.pth")
+
+
+def test_new_predictors_for_other_classes(tmp_path, source, capsys):
+    target = tmp_path / "ours.pth"
+    parts = ["roi_heads.stages.0.head.cls_score", "roi_heads.stages.1.head.classification.cls_score"]
+    parts.append("roi_heads.context.global_vector.fc")
+    command(R50, source, target, "--new", *parts, overrides=[*NARROW, THREE_CLASSES])
+    assert "begin anew: 6 (roi_heads.context 2, roi_heads.stages 4)" in capsys.readouterr().out
+    narrow_model(THREE_CLASSES).load_state_dict(torch.load(target, weights_only=True)["model"], strict=True)
+
+
+class Bomb:
+    """Would make a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def arm(path):
+    torch.save({"state_dict": torch.load(path)["state_dict"], "meta": Bomb()}, path)
+
+
+def make_foreign(path):
+    torch.save({"state_dict": {"bbox_head.tood_cls.weight": torch.zeros(1)}}, path)
+
+
+def leave(path):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("config", "damage", "more", "message"),
+    [
+        (
+            R101,
+            leave,
+            NARROW,
+            "has a ResNet-50, the model a ResNet-101; configs that fit the file: .*r50_fpn_",
+        ),
+        (R50, leave, [*NARROW, THREE_CLASSES], "81 rows in the file and 4 in the model"),
+        (R50, truncate, NARROW, "truncated"),
+        (R50, arm, NARROW, "would run code: it asks to call posix.mkdir"),
+        (R50, make_foreign, NARROW, "those of TOOD"),
+        ("configs/htd/absent.py", leave, NARROW, "does not exist"),
+    ],
+)
+def test_error_leaves_no_output(tmp_path, monkeypatch, source, config, damage, more, message):
+    damage(source)
+    target = tmp_path / "ours.pth"
+    for old in (None, "old"):
+        if old:
+            target.write_text(old)
+        with pytest.raises(UserError, match=message):
+            command(config, source, target, overrides=more)
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {"published.pth"} | ({"ours.pth"} if old else set())
+    assert target.read_text() == "old" and not os.path.exists("exploded")
+
+
+def test_error_on_the_command_line(tmp_path, monkeypatch, capsys):
+    arguments = [
+        "convert_checkpoint.py",
+        "--config-file",
+        R50,
+        str(tmp_path / "in.pth"),
+        str(tmp_path / "out.pth"),
+    ]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        run_cli(convert_checkpoint.main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: there is no checkpoint file {tmp_path / 'in.pth'}\n"

@@ -1,0 +1,89 @@
+"""How files are recognised, and single lines of the key maps."""
+
+import pytest
+
+from htd.checkpoint.formats import FORMATS, choose, recognise
+from htd.errors import UserError
+
+BODY = ["backbone.conv1.weight", "neck.fpn_convs.0.conv.weight", "rpn_head.rpn_conv.weight"]
+BOX_HEAD = "roi_head.bbox_head.0.shared_fcs.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("htd", [*BODY, BOX_HEAD, "roi_head.bbox_head.1.graph_lvl0_cls.weight"]),
+        ("htd", ["roi_head.glbctx_head.fc.weight"]),
+        ("cascade_rcnn", [*BODY, BOX_HEAD, "roi_head.bbox_head.2.fc_cls.weight"]),
+        ("faster_rcnn", [*BODY, "roi_head.bbox_head.shared_fcs.0.weight"]),
+        ("body", BODY),
+        ("htc", [*BODY, BOX_HEAD, "roi_head.mask_head.1.conv_res.conv.weight"]),
+        ("htc", [*BODY, BOX_HEAD, "roi_head.semantic_head.convs.0.conv.weight"]),
+        ("cascade_mask_rcnn", [*BODY, BOX_HEAD, "roi_head.mask_head.0.convs.0.conv.weight"]),
+        ("mask_rcnn", [*BODY, "roi_head.mask_head.upsample.weight"]),
+        ("tsd", [*BODY, "bbox_head.shared_fcs.0.weight", "bbox_head.TSD_fc_cls.weight"]),
+        ("tsd", [*BODY, "bbox_head.0.shared_fcs.0.weight", "bbox_head.0.TSD_fc_cls.weight"]),
+        ("tood", [*BODY, "bbox_head.tood_cls.weight"]),
+        ("salt", [*BODY, "bbox_head.salt_cls.weight"]),
+        ("salt", [*BODY, "bbox_head.retina_cls.weight", "bbox_head.ram_cls_conv.conv.weight"]),
+        ("atss", [*BODY, "bbox_head.atss_cls.weight"]),
+        ("gfl", [*BODY, "bbox_head.gfl_cls.weight"]),
+        ("mmdetection1", [*BODY, "bbox_head.shared_fcs.0.weight"]),
+        ("mmdetection", [*BODY, "bbox_head.conv_cls.weight"]),
+        ("imagenet", ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"]),
+        ("detectron2", ["backbone.bottom_up.stem.conv1.weight", "roi_heads.stages.0.head.fcs.0.weight"]),
+    ],
+)
+def test_recognised_by_its_keys(name, keys):
+    assert recognise(keys).name == name
+
+
+def test_unknown_keys():
+    assert recognise(["encoder.weight"]) is None
+    with pytest.raises(UserError, match="no known checkpoint format .first keys: a, b, c.*htd, cascade_rcnn"):
+        choose(["d", "c", "b", "a"])
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("bbox_head.tood_cls.weight", "those of TOOD: no key map"),
+        ("bbox_head.shared_fcs.0.weight", "MMDetection 1: that version has other box and class conventions"),
+        ("conv1.weight", "imagenet:///path"),
+        ("roi_heads.box_head.fc1.weight", "without conversion"),
+    ],
+)
+def test_message_names_a_foreign_file(key, text):
+    with pytest.raises(UserError, match=text):
+        choose([key])
+
+
+def test_source_forces_a_format():
+    assert choose(["anything"], "htd") is FORMATS["htd"]
+    with pytest.raises(UserError, match="'hdt' is not a checkpoint format; there are: htd"):
+        choose(["anything"], "hdt")
+
+
+@pytest.mark.parametrize(
+    ("source", "published", "ours"),
+    [
+        ("htd", "backbone.bn1.running_var", "backbone.bottom_up.stem.conv1.norm.running_var"),
+        ("htd", "backbone.layer4.2.conv3.weight", "backbone.bottom_up.res5.2.conv3.weight"),
+        ("htd", "backbone.layer1.0.downsample.0.weight", "backbone.bottom_up.res2.0.shortcut.weight"),
+        ("htd", "backbone.layer2.0.downsample.1.bias", "backbone.bottom_up.res3.0.shortcut.norm.bias"),
+        ("htd", "backbone.layer3.22.conv2.conv_offset.bias", "backbone.bottom_up.res4.22.conv2_offset.bias"),
+        ("htd", "backbone.layer3.22.conv2_offset.bias", "backbone.bottom_up.res4.22.conv2_offset.bias"),
+        ("htd", "neck.fpn_convs.3.conv.bias", "backbone.fpn_output5.bias"),
+        ("htd", "rpn_head.rpn_reg.weight", "proposal_generator.rpn_head.anchor_deltas.weight"),
+        ("htd", "roi_head.bbox_head.0.fc_reg.bias", "roi_heads.stages.0.head.bbox_pred.bias"),
+        ("cascade_rcnn", "roi_head.bbox_head.2.shared_fcs.1.bias", "roi_heads.stages.2.head.fcs.1.bias"),
+        ("faster_rcnn", "roi_head.bbox_head.fc_cls.weight", "roi_heads.stages.0.head.cls_score.weight"),
+    ],
+)
+def test_key_map(source, published, ours):
+    assert FORMATS[source].place(published)[0] == ours
+
+
+@pytest.mark.parametrize("key", ["neck.fpn_convs.4.conv.bias", "backbone.layer5.0.conv1.weight", "rpn_head"])
+def test_no_rule_guesses(key):
+    assert FORMATS["htd"].place(key) is None
