@@ -1,0 +1,206 @@
+"""Loaders of training and test images."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from htd.errors import UserError
+
+from .sampling import Sample, aspect_groups, grouped_batches, sample_stream
+
+
+class TrainLoader:
+    """Batches of mapped training images, for ever, in an order that follows from the seed alone.
+
+    Sample p of the run is the same image with the same augmentation whatever the number of workers,
+    and iteration does not touch the global random generators. So a run continues by calling
+    ``set_start`` with the number of steps already made.
+
+    Args:
+        dataset: dictionaries with ``height`` and ``width``; serialised once, so that workers share
+            one copy.
+        mapper: maps a dictionary to a model input.
+        batch_size: images a batch on this rank.
+        num_workers: loader processes; 0 loads in this one.
+        groups: group of each image; a batch holds images of one group.
+        seed: seed of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        dataset: Sequence[dict],
+        mapper: Callable[[dict], dict],
+        *,
+        batch_size: int,
+        num_workers: int,
+        groups: Sequence[int],
+        seed: int,
+    ):
+        self.dataset = DatasetFromList(dataset, copy=False)
+        self.mapper = mapper
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.groups = groups
+        self.seed = seed
+        self._start = 0
+
+    def set_start(self, step: int) -> None:
+        """Let the next iteration begin with batch ``step`` of the run (0 is the first)."""
+        self._start = step
+
+    def batches(self) -> Iterator[list[Sample]]:
+        """Yield the (position, image index) pairs of this rank's batches, from the start on."""
+        stream = sample_stream(len(self.dataset), self.seed, comm.get_rank(), comm.get_world_size())
+        return islice(grouped_batches(stream, self.batch_size, self.groups), self._start, None)
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        items = _Items(self.dataset, self.mapper, self.seed)
+        for batch in _data_loader(items, self.num_workers, batch_sampler=self.batches()):
+            yield _checked(batch)
+
+
+class EvaluationLoader:
+    """Mapped test images, one a batch, each image on exactly one rank.
+
+    Args:
+        dataset: dictionaries.
+        mapper: maps a dictionary to a model input.
+        num_workers: loader processes; 0 loads in this one.
+    """
+
+    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict], *, num_workers: int):
+        self.dataset = DatasetFromList(dataset, copy=False)
+        self.mapper = mapper
+        self.num_workers = num_workers
+
+    def _share(self) -> range:
+        """Return the image indices of this rank: even shares, some empty where images are few."""
+        rank, world_size, size = comm.get_rank(), comm.get_world_size(), len(self.dataset)
+        return range(size * rank // world_size, size * (rank + 1) // world_size)
+
+    def __len__(self) -> int:
+        return len(self._share())
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        samples = [[(index, index)] for index in self._share()]
+        items = _Items(self.dataset, self.mapper, seed=0)
+        for batch in _data_loader(items, self.num_workers, batch_sampler=samples):
+            yield _checked(batch)
+
+
+def build_train_loader(
+    dataset: Sequence[dict],
+    mapper: Callable[[dict], dict],
+    *,
+    total_batch_size: int,
+    num_workers: int = 4,
+    aspect_ratio_grouping: bool = True,
+    seed: int = 0,
+) -> TrainLoader:
+    """Build the training loader of this rank.
+
+    Args:
+        dataset: dictionaries in Detectron2's format.
+        mapper: maps a dictionary to a model input.
+        total_batch_size: images a step over all ranks.
+        num_workers: loader processes of each rank.
+        aspect_ratio_grouping: fill a batch with either wide or high images, which pad less.
+        seed: seed of order and augmentation, the same on all ranks.
+
+    Raises:
+        UserError: the batch cannot be shared evenly by the ranks.
+    """
+    world_size = comm.get_world_size()
+    if total_batch_size < 1 or total_batch_size % world_size:
+        raise UserError(
+            f"dataloader.train.total_batch_size={total_batch_size} cannot be shared evenly by {world_size} "
+            "processes; take a multiple of their number"
+        )
+    groups = aspect_groups(dataset) if aspect_ratio_grouping else [0] * len(dataset)
+    batch_size = total_batch_size // world_size
+    return TrainLoader(
+        dataset, mapper, batch_size=batch_size, num_workers=num_workers, groups=groups, seed=seed
+    )
+
+
+def build_test_loader(
+    dataset: Sequence[dict], mapper: Callable[[dict], dict], *, num_workers: int = 4
+) -> EvaluationLoader:
+    """Build the test loader of this rank; a rank may be left without images."""
+    return EvaluationLoader(dataset, mapper, num_workers=num_workers)
+
+
+@contextmanager
+def seeded(seed: int, position: int):
+    """Seed the global CPU generators of Python, NumPy and torch for one sample, then restore them."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    words = np.random.SeedSequence([seed, position]).generate_state(4)
+    random.seed(int(words[0]))
+    np.random.seed(words[1:3])
+    torch.default_generator.manual_seed(int(words[3]))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+class _Items(Dataset):
+    """Samples as mapped dictionaries; a user's mistake is returned, not raised.
+
+    A worker's exception reaches the main process with the worker's trace as its text, so the error
+    is carried over as a value and raised there as it was.
+    """
+
+    def __init__(self, records: Sequence[dict], mapper: Callable[[dict], dict], seed: int):
+        self.records, self.mapper, self.seed = records, mapper, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, sample: Sample) -> dict | UserError:
+        position, index = sample
+        with seeded(self.seed, position):
+            try:
+                return self.mapper(self.records[index])
+            except UserError as error:
+                return error
+
+
+def _data_loader(items: _Items, num_workers: int, batch_sampler) -> DataLoader:
+    # Its own generator: otherwise each new iterator would draw from torch's global one.
+    return DataLoader(
+        items,
+        batch_sampler=batch_sampler,
+        num_workers=num_workers,
+        collate_fn=_as_list,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),
+    )
+
+
+def _as_list(batch: list) -> list:
+    return batch
+
+
+def _start_worker(worker_id: int) -> None:
+    # One core a worker, as torch sets it for itself.
+    cv2.setNumThreads(0)
+
+
+def _checked(batch: list) -> list[dict]:
+    for item in batch:
+        if isinstance(item, UserError):
+            raise item
+    return batch

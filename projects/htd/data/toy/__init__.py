@@ -1,0 +1,6 @@
+"""A small data set, generated on the spot, whose objects show class and extent at different places."""
+
+from .layout import CATEGORIES
+from .writer import make_toy_data
+
+__all__ = ["CATEGORIES", "make_toy_data"]

@@ -1,0 +1,159 @@
+"""Drawing of a toy layout at a given strength: the image and one label map of its objects.
+
+A body with thin limbs fixes an object's box; a glyph somewhere on the body tells its class. Strength
+0 gives ordinary shapes (outline and glyph agree), strength 1 round bodies whose class stands off the
+centre in the glyph alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from .layout import CATEGORIES, Background, ToyLayout, ToyObject
+
+HEAP_LABEL = 255
+_ANGLES = np.arange(48) * (2 * np.pi / 48)
+_BODY_SHARE, _GLYPH_SHIFT, _MIN_GLYPH = 0.27, 0.35, 6.0
+_NOISE, _SHIFT_BITS = 6.0, 4
+
+# Corners in [-1, 1], y down; each is seen whole from the origin and survives a horizontal flip.
+_CORNERS = {
+    "triangle": [(0, -1), (1, 1), (-1, 1)],
+    "plus": [
+        (-0.36, -1), (0.36, -1), (0.36, -0.36), (1, -0.36), (1, 0.36), (0.36, 0.36),
+        (0.36, 1), (-0.36, 1), (-0.36, 0.36), (-1, 0.36), (-1, -0.36), (-0.36, -0.36),
+    ],
+    "bowtie": [(-1, -1), (0, -0.22), (1, -1), (1, 1), (0, 0.22), (-1, 1)],
+    "star": [
+        (0, -1), (0.25, -0.25), (1, 0), (0.25, 0.25), (0, 1), (-0.25, 0.25), (-1, 0), (-0.25, -0.25),
+    ],
+    "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ToyImage:
+    """A drawn image.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, RGB.
+        labels: (H, W) uint8; 0 is background, k the k-th object (from 1), ``HEAP_LABEL`` the crowd.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+def draw(layout: ToyLayout, strength: float) -> ToyImage:
+    """Draw a layout.
+
+    Args:
+        layout: from ``draw_layout``; its noise generator is used up, so draw each layout once.
+        strength: 0 (class and extent at one place) to 1 (apart).
+
+    Returns:
+        Image and label map; where objects overlap, the later one hides the earlier one.
+    """
+    pixels = _draw_background(layout.background, layout.height, layout.width)
+    labels = np.zeros((layout.height, layout.width), np.uint8)
+    for member in layout.heap:
+        _paint(pixels, labels, member, strength, HEAP_LABEL)
+    for label, item in enumerate(layout.objects, start=1):
+        _paint(pixels, labels, item, strength, label)
+    pixels += _NOISE * layout.noise.standard_normal(pixels.shape, np.float32)
+    return ToyImage(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), labels)
+
+
+def glyph_centre(item: ToyObject, strength: float) -> np.ndarray:
+    """Return the centre (x, y) in pixels of an object's glyph, the place of its class evidence."""
+    centre, half = _body(item, strength)
+    # Away from the box's centre: a body at the left of its box has the glyph at its own left.
+    return centre + strength * _GLYPH_SHIFT * half * (2 * item.body_place - 1)
+
+
+@cache
+def _radii(shape: str) -> np.ndarray:
+    """Return the distances (48,) from the origin to the outline of a class, along ``_ANGLES``."""
+    if shape == "disc":
+        return np.ones(len(_ANGLES))
+    corners = np.array(_CORNERS[shape], float)
+    edges = np.roll(corners, -1, axis=0) - corners
+    rays = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+    # Ray t * d meets edge p + u * e where t = cross(p, e) / cross(d, e), u = cross(p, d) / cross(d, e).
+    divisor = rays[:, :1] * edges[:, 1] - rays[:, 1:] * edges[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = (corners[:, 0] * edges[:, 1] - corners[:, 1] * edges[:, 0]) / divisor
+        place = (corners[:, 0] * rays[:, 1:] - corners[:, 1] * rays[:, :1]) / divisor
+    hit = (distance > 0) & (place >= -1e-9) & (place <= 1 + 1e-9)
+    return np.where(hit, distance, np.inf).min(axis=1)
+
+
+def _outline(radii: np.ndarray, centre: np.ndarray, half: np.ndarray, angle: float = 0.0) -> np.ndarray:
+    points = radii[:, None] * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return centre + points @ turn * half
+
+
+def _body(item: ToyObject, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return centre (x, y) and half-sizes (a, b) of the body, in pixels."""
+    x, y, w, h = item.box
+    half = ((1 - strength) * np.array([w, h]) / 2 + strength * _BODY_SHARE * min(w, h)) - 0.5
+    room = np.array([w - 1, h - 1]) - 2 * half
+    return np.array([x, y]) + half + item.body_place * room, half
+
+
+def _fill(mask: np.ndarray, points: np.ndarray) -> None:
+    fixed = np.rint(points * 2**_SHIFT_BITS).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], 1, cv2.LINE_8, _SHIFT_BITS)
+
+
+def _paint(pixels: np.ndarray, labels: np.ndarray, item: ToyObject, strength: float, label: int) -> None:
+    """Paint body, limbs and glyph of one object over what is there."""
+    shape = CATEGORIES[item.category]
+    centre, half = _body(item, strength)
+    radii = (1 - strength) * _radii(shape) + strength
+    body = np.zeros(labels.shape, np.uint8)
+    _fill(body, _outline(radii, centre, half))
+    if strength > 0:
+        _draw_limbs(body, item, centre, thickness=3 if strength <= 0.5 else 2)
+    glyph = np.zeros(labels.shape, np.uint8)
+    radius = max(_MIN_GLYPH, min(0.7 * half.min(), 0.26 * min(item.box[2:])))
+    _fill(glyph, _outline(_radii(shape), glyph_centre(item, strength), np.full(2, radius), item.glyph_angle))
+    for mask, colour in ((body, item.colour), (glyph, item.glyph_colour)):
+        inside = mask.astype(bool)
+        pixels[inside] = colour
+        labels[inside] = label
+
+
+def _draw_limbs(mask: np.ndarray, item: ToyObject, centre: np.ndarray, thickness: int) -> None:
+    """Draw a line from the body's centre to one point on each side of the box."""
+    x, y, w, h = item.box
+    across, down = x + 1 + item.limb_ends * (w - 3), y + 1 + item.limb_ends * (h - 3)
+    ends = [(across[0], y + 1), (across[1], y + h - 2), (x + 1, down[2]), (x + w - 2, down[3])]
+    start = tuple(int(value) for value in np.rint(centre))
+    for end in ends:
+        cv2.line(mask, start, tuple(int(round(value)) for value in end), 1, thickness, cv2.LINE_8)
+
+
+def _draw_background(background: Background, height: int, width: int) -> np.ndarray:
+    """Return the texture as (H, W, 3) float32."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    cosine, sine = np.cos(background.angle), np.sin(background.angle)
+    along = (columns * cosine + rows * sine) / background.period + background.phase
+    aside = (rows * cosine - columns * sine) / background.period + background.phase
+    if background.texture == "gradient":
+        share = (along - along.min()) / (along.max() - along.min())
+    elif background.texture == "stripes":
+        share = along % 1 < 0.5
+    elif background.texture == "checks":
+        share = (along % 1 < 0.5) ^ (aside % 1 < 0.5)
+    elif background.texture == "dots":
+        share = (along % 1 - 0.5) ** 2 + (aside % 1 - 0.5) ** 2 < 0.06
+    else:
+        share = cv2.resize(background.grid, (width, height), interpolation=cv2.INTER_LINEAR)
+    first, second = background.colours.astype(np.float32)
+    return first + np.asarray(share, np.float32)[..., None] * (second - first)

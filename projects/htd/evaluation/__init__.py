@@ -1,0 +1,5 @@
+"""Evaluation of detections."""
+
+from .coco import COCOEvaluator
+
+__all__ = ["COCOEvaluator"]

@@ -1,0 +1,174 @@
+"""COCO evaluation: Detectron2's evaluator behind a fast implementation, with faulty input refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator as Detectron2COCOEvaluator
+from detectron2.utils.logger import create_small_table
+from pycocotools.coco import COCO
+
+from htd.errors import UserError
+
+from .backends import choose_backend, quiet
+
+_RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_TASKS = ("bbox", "segm")
+
+
+class COCOEvaluator(Detectron2COCOEvaluator):
+    """Box and mask AP of COCO-format data.
+
+    ``evaluate()`` returns for each task AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl
+    and AP-<class>, in percent; NaN where there is no ground truth, 0 where there are no detections. It
+    may be called any number of times. Call it in the main process only: hotcoco hangs in a process
+    that was forked from one that has used it.
+
+    Args:
+        dataset_name: a data set in Detectron2's catalogs.
+        tasks: ``"bbox"``, ``"segm"`` or both; by default what the predictions hold.
+        distributed: gather the predictions of all ranks.
+        output_dir: keep ``coco_instances_results.json`` (original category ids) there.
+        backend: ``"auto"``, ``"hotcoco"``, ``"detectron2"`` or ``"pycocotools"``; the last is the
+            reference implementation, for numbers that are to be published.
+
+    Raises:
+        UserError: the data set is not known, or its annotation file is faulty.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        backend: str = "auto",
+    ):
+        known = MetadataCatalog.get(dataset_name).get("json_file") or dataset_name in DatasetCatalog.list()
+        if not known:
+            raise UserError(
+                f"data set {dataset_name!r} is not known to the evaluator; load it first (dataloader.test) "
+                "or correct dataloader.evaluator.dataset_name"
+            )
+        unknown = set(tasks or ()) - set(_TASKS)
+        if unknown:
+            raise UserError(f"evaluation tasks {sorted(unknown)} are not offered; take {' or '.join(_TASKS)}")
+        tasks = sorted(set(tasks)) if tasks else None
+        super().__init__(
+            dataset_name, tasks=tasks, distributed=distributed, output_dir=output_dir, use_fast_impl=False
+        )
+        self._logger = logging.getLogger(__name__)
+        _clean(self._coco_api, self._metadata.json_file)
+        self._backend_name, self._evaluate = choose_backend(backend)
+        self._logger.info("COCO evaluation uses %s", self._backend_name)
+
+    def _eval_predictions(self, predictions: list[dict], img_ids: Sequence[int] | None = None) -> None:
+        """Check, save and evaluate the predictions of all ranks; fills ``self._results``.
+
+        Raises:
+            UserError: an image is unknown or occurs twice, a value is not finite, or a class does not exist.
+        """
+        categories = self._categories()
+        detections = self._detections(predictions, categories)
+        if self._output_dir:
+            path = Path(self._output_dir) / "coco_instances_results.json"
+            self._logger.info("results are kept in %s", path)
+            path.write_text(json.dumps(detections))
+        if not self._do_evaluation:
+            self._logger.info("%s has no annotations: results are not evaluated", self._metadata.json_file)
+            return
+        if not detections:
+            self._logger.warning(
+                "no detections at all, so every AP is 0: the model is hardly trained, or its score threshold "
+                "is too high"
+            )
+        names = [self._coco_api.cats[category]["name"] for category in sorted(self._coco_api.cats)]
+        for task in self._tasks or [t for t in _TASKS if t in self._tasks_from_predictions(detections)]:
+            self._results[task] = self._scores(task, detections, img_ids, names)
+
+    def _scores(self, task: str, detections: list, img_ids, names: list[str]) -> dict[str, float]:
+        if task == "segm":
+            # With a box beside it the area of a mask would be taken from the box.
+            detections = [{key: item[key] for key in item if key != "bbox"} for item in detections]
+        scores = self._evaluate(self._coco_api, detections, task, img_ids)
+        precisions = self._derive_coco_results(scores, task, class_names=names)
+        values = zip(_RECALLS, scores.stats[6:], strict=True)
+        recalls = {key: float(value * 100 if value >= 0 else "nan") for key, value in values}
+        self._logger.info("Recall for %s: \n%s", task, create_small_table(recalls))
+        overall = {key: value for key, value in precisions.items() if not key.startswith("AP-")}
+        return overall | recalls | precisions
+
+    def _categories(self) -> list[int]:
+        """Return the category id of each class."""
+        mapping = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        return sorted(mapping, key=mapping.get) if mapping else sorted(self._coco_api.cats)
+
+    def _detections(self, predictions: list[dict], categories: list[int]) -> list[dict]:
+        """Return all detections with original category ids, in new dictionaries."""
+        where = self._metadata.json_file
+        counts = Counter(prediction["image_id"] for prediction in predictions)
+        unknown = [image for image in counts if image not in self._coco_api.imgs]
+        if unknown:
+            raise UserError(
+                f"predictions for image ids {unknown[:5]} that {where} does not list; "
+                "do dataloader.test and dataloader.evaluator name the same data set?"
+            )
+        twice = [image for image, count in counts.items() if count > 1]
+        if twice:
+            raise UserError(
+                f"image ids {twice[:5]} were predicted more than once; reset the evaluator between runs"
+            )
+        found = []
+        for prediction in predictions:
+            for item in prediction["instances"]:
+                _check_detection(item, len(categories), where)
+                found.append(item | {"category_id": categories[item["category_id"]]})
+        return found
+
+
+def _check_detection(item: dict, num_classes: int, where: str) -> None:
+    if not all(math.isfinite(value) for value in (item["score"], *item["bbox"])):
+        raise UserError(
+            f"image id {item['image_id']} has a detection that is not finite (score {item['score']}, "
+            f"box {item['bbox']}); the weights are probably not finite either"
+        )
+    if not 0 <= item["category_id"] < num_classes:
+        raise UserError(
+            f"image id {item['image_id']} has a detection of class {item['category_id']}, but {where} has "
+            f"{num_classes} classes; set the model's num_classes to {num_classes}"
+        )
+
+
+def _clean(truth: COCO, where: str) -> None:
+    """Make ground truth that every implementation understands alike, in place.
+
+    Raises:
+        UserError: ids are repeated or are not whole numbers from 0.
+    """
+    annotations = truth.dataset.get("annotations", [])
+    repeated = [key for key, count in Counter(entry["id"] for entry in annotations).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"annotation file {where}: {len(repeated)} annotation ids occur more than once (first: "
+            f"{repeated[:5]}); give each annotation its own id"
+        )
+    wrong = [image for image in truth.imgs if not isinstance(image, int) or image < 0]
+    if wrong:
+        raise UserError(f"annotation file {where}: image ids {wrong[:5]} are not whole numbers from 0")
+    kept = [e for e in annotations if e["image_id"] in truth.imgs and e["category_id"] in truth.cats]
+    for number, entry in enumerate(kept, start=1):
+        # pycocotools takes a match with annotation 0 for none, so ids are counted anew from 1.
+        entry["id"] = number
+        entry.setdefault("iscrowd", 0)
+        entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
+    if "annotations" in truth.dataset:
+        truth.dataset["annotations"] = kept
+    with quiet():
+        truth.createIndex()

@@ -1,0 +1,36 @@
+"""Pictures of model inputs with their predictions, for the training log."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances
+
+from .side_by_side import draw_side_by_side
+
+
+def draw_input(
+    inputs: dict,
+    predictions: Instances | None,
+    *,
+    dataset_name: str,
+    image_format: str = "RGB",
+    score_threshold: float = 0.3,
+) -> np.ndarray:
+    """Draw one model input, its objects at the left and its predictions at the right.
+
+    Args:
+        inputs: ``image`` (3, H, W), in 0..255, and maybe ``instances`` with ground truth, as a mapper
+            makes them.
+        predictions: detections in the frame of ``image``.
+        dataset_name: data set in Detectron2's catalogs that names the classes.
+        image_format: channel order of ``image``, ``"RGB"`` or ``"BGR"``.
+        score_threshold: predictions with a lower score are not drawn.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+    """
+    image = inputs["image"].cpu().numpy().transpose(1, 2, 0).clip(0, 255).astype(np.uint8)
+    image = np.ascontiguousarray(image[..., ::-1] if image_format == "BGR" else image)
+    names = MetadataCatalog.get(dataset_name).get("thing_classes") or []
+    return draw_side_by_side(image, inputs.get("instances"), predictions, names, score_threshold)

@@ -1,0 +1,99 @@
+"""Pictures from files: COCO ground truth beside a results file."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
+
+from htd.errors import UserError
+
+from .side_by_side import draw_side_by_side
+
+
+def draw_results(
+    json_file: str | Path,
+    image_root: str | Path,
+    results_file: str | Path,
+    output_dir: str | Path,
+    *,
+    count: int = 12,
+    score_threshold: float = 0.5,
+) -> list[Path]:
+    """Draw ground truth beside the detections of a results file.
+
+    Args:
+        json_file: COCO annotations.
+        image_root: folder of their images.
+        results_file: detections in COCO's result format, as the evaluator keeps them.
+        output_dir: pictures are written here, one PNG an image, under the name of the image.
+        count: the first so many images of the annotation file.
+        score_threshold: detections with a lower score are not drawn.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a file is missing or a picture cannot be written.
+    """
+    content, results = _load(json_file), _load(results_file)
+    categories = sorted(content["categories"], key=lambda entry: entry["id"])
+    classes = {entry["id"]: number for number, entry in enumerate(categories)}
+    names = [entry["name"] for entry in categories]
+    truth, found = _by_image(content["annotations"]), _by_image(results)
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    written = []
+    for entry in content["images"][:count]:
+        image = cv2.imread(str(Path(image_root) / entry["file_name"]), cv2.IMREAD_COLOR)
+        if image is None:
+            raise UserError(f"image {Path(image_root) / entry['file_name']} cannot be read")
+        picture = draw_side_by_side(
+            cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+            _ground_truth(truth[entry["id"]], classes, image.shape[:2]),
+            _predictions(found[entry["id"]], classes, image.shape[:2]),
+            names,
+            score_threshold,
+        )
+        path = Path(output_dir) / f"{Path(entry['file_name']).stem}.png"
+        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise UserError(f"picture {path} could not be written; is the disk full?")
+        written.append(path)
+    return written
+
+
+def _load(path: str | Path):
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist; an evaluation writes the results file")
+    return json.loads(Path(path).read_bytes())
+
+
+def _by_image(entries: list[dict]) -> dict[int, list[dict]]:
+    grouped = defaultdict(list)
+    for entry in entries:
+        grouped[entry["image_id"]].append(entry)
+    return grouped
+
+
+def _boxes(entries: list[dict]) -> Boxes:
+    boxes = np.array([entry["bbox"] for entry in entries], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Boxes(torch.from_numpy(boxes))
+
+
+def _classes(entries: list[dict], classes: dict[int, int]) -> torch.Tensor:
+    return torch.tensor([classes[entry["category_id"]] for entry in entries], dtype=torch.int64)
+
+
+def _ground_truth(entries: list[dict], classes: dict[int, int], size: tuple[int, int]) -> Instances:
+    objects = [entry for entry in entries if not entry.get("iscrowd", 0)]
+    return Instances(size, gt_boxes=_boxes(objects), gt_classes=_classes(objects, classes))
+
+
+def _predictions(entries: list[dict], classes: dict[int, int], size: tuple[int, int]) -> Instances:
+    scores = torch.tensor([entry["score"] for entry in entries], dtype=torch.float32)
+    return Instances(size, pred_boxes=_boxes(entries), scores=scores, pred_classes=_classes(entries, classes))

@@ -1,0 +1,82 @@
+"""Ground truth beside predictions on one image."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import Visualizer
+
+_MIN_SIDE, _HEADING, _GAP = 480, 24, 4
+_WHITE = (255, 255, 255)
+
+
+def draw_side_by_side(
+    image_rgb: np.ndarray,
+    ground_truth: Instances | None,
+    predictions: Instances | None,
+    class_names: Sequence[str],
+    score_threshold: float = 0.5,
+) -> np.ndarray:
+    """Draw ground truth at the left and predictions at the right.
+
+    Draws nothing from the random generators, so that pictures made during training leave it as it was.
+
+    Args:
+        image_rgb: (H, W, 3) uint8, RGB.
+        ground_truth: ``gt_boxes``, ``gt_classes`` and maybe ``gt_masks`` in the frame of the image; None
+            leaves the left half out.
+        predictions: ``pred_boxes``, ``scores``, ``pred_classes`` and maybe ``pred_masks`` in the same
+            frame; None leaves the right half out.
+        class_names: names by class; a class beyond them is shown by its number.
+        score_threshold: predictions with a lower score are not drawn.
+
+    Returns:
+        (H', W', 3) uint8, RGB; small images are enlarged so that labels can be read.
+    """
+    halves = []
+    if ground_truth is not None:
+        heading = f"ground truth: {len(ground_truth)}"
+        fields = _fields(ground_truth, "gt_boxes", "gt_classes", "gt_masks")
+        halves.append(_half(image_rgb, heading, fields, class_names))
+    if predictions is not None:
+        kept = predictions[predictions.scores >= score_threshold]
+        heading = f"predictions: {len(kept)} with score >= {score_threshold:g}"
+        fields = _fields(kept, "pred_boxes", "pred_classes", "pred_masks")
+        halves.append(_half(image_rgb, heading, fields, class_names, kept.scores.tolist()))
+    if not halves:
+        return image_rgb.copy()
+    gap = np.full((halves[0].shape[0], _GAP, 3), 255, np.uint8)
+    return np.concatenate([part for half in halves for part in (half, gap)][:-1], axis=1)
+
+
+def _fields(instances: Instances, boxes: str, classes: str, masks: str):
+    cpu = instances.to(torch.device("cpu"))
+    found_masks = cpu.get(masks) if cpu.has(masks) else None
+    if isinstance(found_masks, torch.Tensor):
+        found_masks = list(found_masks.numpy())
+    return cpu.get(boxes).tensor.detach().float().numpy(), cpu.get(classes).tolist(), found_masks
+
+
+def _half(image: np.ndarray, heading: str, fields, names: Sequence[str], scores=None) -> np.ndarray:
+    boxes, classes, masks = fields
+    labels = [names[k] if k < len(names) else str(k) for k in classes]
+    if scores is not None:
+        labels = [f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    canvas = Visualizer(image, scale=max(1.0, _MIN_SIDE / max(image.shape[:2])))
+    colours = [_colour(k) for k in classes]
+    canvas.overlay_instances(boxes=boxes, labels=labels, masks=masks, assigned_colors=colours)
+    drawn = canvas.output.get_image()
+    band = np.zeros((_HEADING, drawn.shape[1], 3), np.uint8)
+    cv2.putText(band, heading, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _WHITE, 1, cv2.LINE_AA)
+    return np.concatenate([band, drawn], axis=0)
+
+
+def _colour(number: int) -> tuple[float, float, float]:
+    """Return a bright colour of its own for each class, RGB in 0..1."""
+    # Steps of the golden ratio keep the hues of neighbouring classes far apart.
+    return colorsys.hsv_to_rgb((0.1 + 0.618034 * number) % 1, 0.75, 1.0)
