@@ -1,0 +1,1 @@
+"""Training, evaluation, resuming: what ``train_net.py`` calls, one topic a module."""

@@ -1,0 +1,98 @@
+"""Checkpoints: writes that lose nothing when they are interrupted, errors that a user can act on."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from htd.errors import UserError
+
+
+class TrainingCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with atomic writes.
+
+    Attributes:
+        incompatible: what did not fit in the last :meth:`load`: ``missing_keys`` and ``unexpected_keys``.
+        other_shapes: tensor -> (shape in the file, shape in the model), those of the last load that differ.
+    """
+
+    incompatible: Any = None
+    other_shapes: dict[str, tuple[tuple, tuple]]
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Write model, checkpointables and ``extra`` to ``<name>.pth``, the one to resume from now on."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        state = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        self._write(name, {"model": self.model.state_dict(), **state, **extra})
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_model(self, name: str, **extra: Any) -> None:
+        """Write the model alone and ``extra`` to ``<name>.pth``; resuming does not look at it."""
+        if self.save_dir and self.save_to_disk:
+            self._write(name, {"model": self.model.state_dict(), **extra})
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the checkpoint to resume from."""
+        temporary = Path(self.save_dir) / f".last_checkpoint.{os.getpid()}.tmp"
+        temporary.write_text(last_filename_basename)
+        os.replace(temporary, Path(self.save_dir) / "last_checkpoint")
+
+    def last_checkpoint(self) -> Path:
+        """Return the file to resume from.
+
+        Raises:
+            UserError: there is none, or it has been removed.
+        """
+        if not self.has_checkpoint():
+            raise UserError(
+                f"--resume: {self.save_dir} has no checkpoint (no file last_checkpoint); start without "
+                "--resume, or set train.output_dir to the folder of the run"
+            )
+        file = Path(self.get_checkpoint_file())
+        if not file.is_file():
+            raise UserError(
+                f"--resume: {file} is named by {self.save_dir}/last_checkpoint but is not there; write the "
+                "name of another checkpoint of that folder into last_checkpoint"
+            )
+        return file
+
+    def _write(self, name: str, data: dict[str, Any]) -> None:
+        target = Path(self.save_dir) / f"{name}.pth"
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        self.logger.info("Saving checkpoint to %s", target)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(data, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        try:
+            return super()._load_file(filename)
+        except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"checkpoint {filename} cannot be read: {reason}") from error
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        # The caller knows whether this is an error, so nothing is logged here.
+        self.incompatible = incompatible
+        self.other_shapes = {name: (theirs, ours) for name, theirs, ours in incompatible.incorrect_shapes}
+
+    def describe_shapes(self, names: Iterable[str]) -> str:
+        """Return the shapes in the file and in the model of the first of some tensors."""
+        ordered = sorted(names)
+        shown = []
+        for name in ordered[:3]:
+            theirs, ours = self.other_shapes[name]
+            shown.append(f"{name} is {theirs} in the file and {ours} in the model")
+        return "; ".join(shown) + (f"; and {len(ordered) - 3} more" if len(ordered) > 3 else "")

@@ -1,0 +1,55 @@
+"""Runs a model over the config's test data and hands the outputs to its evaluator."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from detectron2.config import instantiate
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from omegaconf import DictConfig
+from torch import nn
+
+from htd.engine.random_state import kept_random_state
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation:
+    """The test loader and the evaluator of a config, built at the first use and kept.
+
+    Args:
+        dataloader: ``test`` and, unless there is nothing to evaluate with, ``evaluator``.
+    """
+
+    def __init__(self, dataloader: DictConfig) -> None:
+        self._config = dataloader
+        self._parts: tuple | None = None
+
+    def build(self) -> bool:
+        """Build loader and evaluator now, so that what is wrong with the data shows before anything runs.
+
+        Returns:
+            Whether there is something to evaluate with.
+        """
+        if self._parts is None and "evaluator" in self._config:
+            with kept_random_state():
+                self._parts = instantiate(self._config.test), instantiate(self._config.evaluator)
+        return self._parts is not None
+
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
+        """Evaluate; the random numbers that follow are those that would have followed without it.
+
+        Args:
+            model: the model, not wrapped for several processes.
+
+        Returns:
+            task -> metric -> value on the main process, an empty dict elsewhere or without an evaluator.
+        """
+        if not self.build():
+            return {}
+        with kept_random_state():
+            results = inference_on_dataset(model, *self._parts) or {}
+        if results:
+            print_csv_format(results)
+        return results

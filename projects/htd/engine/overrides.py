@@ -1,0 +1,124 @@
+"""Checks ``key=value`` overrides against the config before they are applied to it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from numbers import Number
+
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from htd.errors import UserError
+
+_COUNTED = ("train", "dataloader")
+
+
+def override_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the keys that the overrides set."""
+    return {override.key_or_group for override in map(_parse, overrides)}
+
+
+def checked_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides if each of them fits the config.
+
+    A key has to exist, or to be an argument of the callable that the config calls there, or to be written
+    ``+key=value``; and a value has to be of the kind of the present one.
+
+    Raises:
+        UserError: naming the first override that does not fit, with the nearest keys.
+    """
+    for text in overrides:
+        override = _parse(text)
+        key = override.key_or_group
+        if override.is_delete() or override.is_sweep_override():
+            raise UserError(
+                f"override {text!r}: write key=value, a list as key=[1,2]; ~key, key=1,2 do not exist"
+            )
+        found, present = _look_up(config, key)
+        if found:
+            _check_kind(key, present, override.value())
+        elif not (override.is_add() or override.is_force_add() or _is_argument(config, key)):
+            raise UserError(
+                f"unknown key {key!r} in override {text!r}{_near(config, key)}; +{key}=... adds a new key"
+            )
+    return list(overrides)
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]
+    except OverrideParseException:
+        raise UserError(
+            f"cannot read override {text!r}: write key=value, with quotes around a text that has = or "
+            "brackets in it, for example 'train.output_dir=\"runs/a=1\"'"
+        ) from None
+
+
+def _look_up(config: DictConfig, key: str) -> tuple[bool, object]:
+    node: object = config
+    for part in key.split("."):
+        if isinstance(node, DictConfig) and part in list(node.keys()):
+            holder, index = node, part
+        elif isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
+            holder, index = node, int(part)
+        else:
+            return False, None
+        try:
+            node = holder[index]
+        except OmegaConfBaseException:  # an interpolation of something that is not there yet
+            node = None
+    return True, node
+
+
+def _is_argument(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    found, node = _look_up(config, parent) if parent else (False, None)
+    if not found or not isinstance(node, DictConfig) or "_target_" not in node:
+        return False
+    target = locate(node["_target_"]) if isinstance(node["_target_"], str) else node["_target_"]
+    parameter = inspect.signature(target).parameters.get(name)
+    return parameter is not None and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+
+
+def _near(config: DictConfig, key: str) -> str:
+    known = list(_all_keys(config, ""))
+    last = key.rpartition(".")[2]
+    near = get_close_matches(key, known, n=2, cutoff=0.8)
+    near += [other for other in known if other.rpartition(".")[2] == last and other not in near]
+    return f"; did you mean {' or '.join(near[:2])}?" if near else ""
+
+
+def _all_keys(node: object, prefix: str) -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        for name in node:
+            if name != "_target_":
+                yield f"{prefix}{name}"
+                yield from _all_keys(node._get_node(name), f"{prefix}{name}.")
+
+
+def _check_kind(key: str, present: object, value: object) -> None:
+    """Refuse a value of another kind; the present value tells the kind, and null may replace most of them."""
+    number = isinstance(value, Number) and not isinstance(value, bool)
+    if isinstance(present, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(present, int) and key.split(".")[0] in _COUNTED:
+        fits, wanted = number and isinstance(value, int), "a whole number"
+    elif isinstance(present, Number):
+        fits, wanted = number or value is None, "a number"
+    elif isinstance(present, str):
+        fits, wanted = not isinstance(value, (bool, list, dict)), "a text"
+    elif isinstance(present, ListConfig):
+        fits, wanted = isinstance(value, list) or value is None, "a list such as [1,2]"
+    elif isinstance(present, DictConfig):
+        fits, wanted = isinstance(value, dict) or value is None, "one of its keys set, as in key.name=value"
+    else:
+        return
+    if not fits:
+        now = "a group of keys" if isinstance(present, DictConfig) else f"now {present}"
+        raise UserError(f"{key}={value} does not fit: {key} ({now}) wants {wanted}")

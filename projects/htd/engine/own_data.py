@@ -1,0 +1,114 @@
+"""Puts a user's COCO-format files and their class count into a config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from htd.errors import UserError
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """The four flags; a pair that was not given is None.
+
+    Attributes:
+        train: annotation file and image folder of the training data.
+        val: annotation file and image folder of the validation data.
+    """
+
+    train: tuple[str, str] | None = None
+    val: tuple[str, str] | None = None
+
+
+def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[[str], Sequence[str]]) -> str:
+    """Point a config, in place, at the user's files and build its heads for their classes.
+
+    Args:
+        config: the training config; its data nodes are ``dataloader.{train,test}.dataset`` with ``name``,
+            ``json_file`` and ``image_root``.
+        data: the user's files. Training data without validation data turns evaluation off.
+        read_categories: returns the class names of an annotation file in the order of the model's classes.
+
+    Returns:
+        One line that says which data and classes are used; "" if no file was given.
+
+    Raises:
+        UserError: a file or folder is not there, the two files have other classes, or the model has no
+            class count.
+    """
+    files = {part: pair for part, pair in (("train", data.train), ("test", data.val)) if pair}
+    if not files:
+        return ""
+    names = _classes(data, read_categories)
+    for part, (json_file, image_root) in files.items():
+        dataset = config.dataloader[part].dataset
+        dataset.name = f"own_{part}_{Path(json_file).stem}"
+        # A relative path in a config lies under DETECTRON2_DATASETS, one on the command line in this folder.
+        dataset.json_file, dataset.image_root = os.path.abspath(json_file), os.path.abspath(image_root)
+    if not set_num_classes(config.model, len(names)):
+        raise UserError(
+            "the config's model has no num_classes that could be set to the number of your classes"
+        )
+    line = f"own data: {len(names)} classes ({listed(names)})"
+    line += "".join(f"; {part} {json_file}" for part, (json_file, _) in files.items())
+    if data.val is None:
+        config.dataloader.pop("evaluator", None)
+        line += "; without --val-json nothing is evaluated"
+    return line
+
+
+def _classes(data: OwnData, read_categories: Callable[[str], Sequence[str]]) -> list[str]:
+    """Return the class names in the files, after checking that the files are there and agree."""
+    found = {}
+    for part, pair in (("train", data.train), ("val", data.val)):
+        if pair is None:
+            continue
+        json_file, image_root = pair
+        if not Path(json_file).is_file():
+            raise UserError(f"--{part}-json {json_file} is not a file")
+        if not Path(image_root).is_dir():
+            raise UserError(f"--{part}-images {image_root} is not a folder")
+        found[part] = list(read_categories(os.path.abspath(json_file)))
+        if not found[part]:
+            raise UserError(f"--{part}-json {json_file} lists no categories")
+    if len(found) == 2 and found["train"] != found["val"]:
+        raise UserError(
+            f"--train-json has the classes {listed(found['train'])}; --val-json has {listed(found['val'])}: "
+            "both need the same categories with the same ids"
+        )
+    return next(iter(found.values()))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:12]) + (f", ... {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def class_counts(node: object) -> Iterator[tuple[DictConfig, int]]:
+    """Yield each node under a model config that holds a literal ``num_classes``, with its value."""
+    if isinstance(node, DictConfig):
+        for key in node:
+            child = node._get_node(key)
+            if key == "num_classes" and isinstance(child._value(), int):
+                yield node, child._value()
+            else:
+                yield from class_counts(child)
+    elif isinstance(node, ListConfig):
+        for index in range(len(node)):
+            yield from class_counts(node._get_node(index))
+
+
+def set_num_classes(model: DictConfig, count: int) -> int:
+    """Set every literal ``num_classes`` under a model config, in place, and return how many there were.
+
+    Interpolations follow the literal ones that they name and stay as they are.
+    """
+    nodes = [node for node, _ in class_counts(model)]
+    for node in nodes:
+        node.num_classes = count
+    return len(nodes)

@@ -1,0 +1,96 @@
+"""What a process does before it trains or evaluates: folders, logs, seeds, checks of the data."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+
+from htd.collect_env import collect_env
+from htd.engine.own_data import class_counts, listed
+from htd.engine.random_state import seed_everything
+from htd.errors import UserError
+
+logger = logging.getLogger(__name__)
+_KNOWN_WARNINGS = (
+    # An argument that Detectron2 passes on.
+    ".*broadcast_buffers.*",
+    # An argument that the anchor generator does not pass.
+    "torch.meshgrid: in an upcoming release",
+    # A loss scaler skips steps of the optimizer on purpose.
+    "Detected call of `lr_scheduler.step..` before `optimizer.step..`",
+)
+
+
+def prepare(config: DictConfig, notes: Sequence[str] = ()) -> None:
+    """Make the output folder, start the logs, seed; ``train.seed`` becomes the seed that is used.
+
+    Args:
+        config: the config.
+        notes: lines for the log.
+
+    Raises:
+        UserError: the folder cannot be made, or the device is not there.
+    """
+    device = torch.device(config.train.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"train.device is {config.train.device}, but torch finds no GPU: set train.device=cpu"
+        )
+    folder = Path(config.train.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"train.output_dir {folder} cannot be made: {error.strerror}") from error
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2", "htd"):
+        setup_logger(str(folder), distributed_rank=rank, name=name)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_without_trace)
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    config.train.seed = seed_everything(config.train.seed)
+    logger.info("environment:\n%s", collect_env())
+    logger.info("rank %d of %d, device %s, seed %d", rank, comm.get_world_size(), device, config.train.seed)
+    for note in notes:
+        logger.info(note)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """Log the message of a user's mistake without the trace; Detectron2's loop logs every error with it."""
+    if record.exc_info and isinstance(record.exc_info[1], UserError):
+        record.msg, record.args, record.exc_info = f"training stopped: {record.exc_info[1]}", (), None
+    return True
+
+
+def describe_data(config: DictConfig, part: str) -> None:
+    """Log the files of the training or test data, and check that the model has their number of classes.
+
+    Args:
+        config: the config, whose data set of this part has been loaded.
+        part: ``train`` or ``test``.
+
+    Raises:
+        UserError: the model has another number of classes than the data.
+    """
+    name = config.dataloader[part].get("dataset", {}).get("name")
+    if name is None:
+        return
+    metadata = MetadataCatalog.get(name)
+    logger.info(
+        "%s data %s: %s, images in %s", part, name, metadata.get("json_file"), metadata.get("image_root")
+    )
+    classes = metadata.get("thing_classes")
+    counts = {count for _, count in class_counts(config.model)}
+    if classes is not None and counts and len(classes) not in counts:
+        raise UserError(
+            f"the model has num_classes {'/'.join(map(str, sorted(counts)))}, the {part} data {name} has "
+            f"{len(classes)} classes ({listed(classes)}): set num_classes in the model to {len(classes)}, "
+            "or give your files by --train-json, --train-images, --val-json, --val-images, which do it"
+        )

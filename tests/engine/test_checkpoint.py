@@ -1,0 +1,135 @@
+"""Checkpoints: atomic writes, which ones stay, and what fits a model."""
+
+import logging
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from htd.engine.checkpoint import TrainingCheckpointer
+from htd.engine.config import load_config
+from htd.engine.run import train
+from htd.engine.weights import check_weights_file, class_dependent, load_whole, start_from
+from htd.errors import UserError
+from tests.engine.tiny import TINY, TinyModel
+
+LOGGER = "htd.engine.weights"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Return a function that saves a state dict and returns the file's name."""
+
+    def save(state, name="weights.pth"):
+        torch.save({"model": state}, tmp_path / name)
+        return str(tmp_path / name)
+
+    return save
+
+
+def model_config(classes=2):
+    return load_config(TINY, [f"model.num_classes={classes}"]).model
+
+
+def test_an_interrupted_write_leaves_the_old_checkpoint_and_no_debris(tmp_path, monkeypatch):
+    checkpointer = TrainingCheckpointer(nn.Linear(1, 1), str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+    before = sorted(os.listdir(tmp_path)), (tmp_path / "model_0000001.pth").read_bytes()
+
+    def half(data, file):
+        file.write(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    for name in ("model_0000001", "model_0000002"):
+        with pytest.raises(OSError):
+            checkpointer.save(name, iteration=2)
+    assert (sorted(os.listdir(tmp_path)), (tmp_path / "model_0000001.pth").read_bytes()) == before
+    assert checkpointer.last_checkpoint() == tmp_path / "model_0000001.pth"
+
+
+def test_the_last_n_checkpoints_stay_also_over_a_resume(tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model_0099999.pth").write_bytes(b"of another run")
+    config = tiny("train.max_iter=5", "train.checkpointer.period=1", "train.checkpointer.max_to_keep=2")
+
+    def names():
+        return sorted(file.name for file in (tmp_path / "run").glob("model_[0-9]*.pth"))
+
+    train(config)
+    assert names() == ["model_0000002.pth", "model_0000003.pth", "model_0099999.pth"]
+    config.train.max_iter = 7
+    train(config, resume=True)
+    # The end of the first part was saved as model_final.pth, which the end of the second replaced.
+    assert names() == ["model_0000003.pth", "model_0000005.pth", "model_0099999.pth"]
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_training_starts_from_weights_of_other_classes(weights, caplog):
+    source, target = TinyModel(num_classes=80), TinyModel(num_classes=2)
+    fresh = target.head["cls"].weight.detach().clone()
+    path = weights(source.state_dict())
+    with caplog.at_level(logging.INFO, LOGGER):
+        start_from(TrainingCheckpointer(target), path, model_config())
+    assert torch.equal(target.body[0].weight, source.body[0].weight)
+    assert torch.equal(target.head["cls"].weight, fresh)
+    (line,) = [record.message for record in caplog.records if record.name == LOGGER]
+    assert line == (
+        f"weights: 8 of 10 tensors from {path}; re-initialised for 2 classes: head.cls.bias, head.cls.weight"
+    )
+
+
+def test_what_began_anew_and_what_was_left_over_is_said(weights, caplog):
+    state = {k: v for k, v in TinyModel().state_dict().items() if k.startswith("body")}
+    path = weights({**state, "fc.weight": torch.zeros(1)})
+    with caplog.at_level(logging.INFO, LOGGER):
+        start_from(TrainingCheckpointer(TinyModel()), path, model_config())
+    assert "6 of 10 tensors" in caplog.text
+    assert (
+        "began anew: head.box (2), head.cls (2); in the file, not in the model: fc.weight (1)" in caplog.text
+    )
+
+
+def test_class_dependent_tensors_are_found():
+    assert class_dependent(model_config()) == {"head.cls.weight", "head.cls.bias"}
+
+
+@pytest.mark.parametrize(
+    "state, text",
+    [
+        (
+            TinyModel(width=8).state_dict(),
+            r"another architecture: body.0.bias is \(8,\) in the file and \(4,\)",
+        ),
+        ({"other.weight": torch.zeros(1)}, "no tensor of this model"),
+    ],
+)
+def test_weights_of_another_model_are_refused(weights, state, text):
+    with pytest.raises(UserError, match=text):
+        start_from(TrainingCheckpointer(TinyModel()), weights(state), model_config())
+
+
+def test_evaluation_needs_every_tensor(weights):
+    state = TinyModel(num_classes=80).state_dict()
+    with pytest.raises(UserError, match=r"head.cls.bias is \(81,\) in the file and \(3,\) in the model"):
+        load_whole(TrainingCheckpointer(TinyModel()), weights(state), everything=False)
+    state = {k: v for k, v in TinyModel().state_dict().items() if "head.box" not in k}
+    with pytest.raises(UserError, match=r"lacks 2 tensors of the model: head.box \(2\)"):
+        load_whole(TrainingCheckpointer(TinyModel()), weights(state), everything=False)
+
+
+def test_damaged_missing_and_unconverted_files_are_named(tmp_path, weights):
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(UserError, match="cut.pth cannot be read"):
+        load_whole(TrainingCheckpointer(TinyModel()), str(tmp_path / "cut.pth"), everything=False)
+    with pytest.raises(UserError, match="no.pth does not exist"):
+        check_weights_file(str(tmp_path / "no.pth"), "c.py", lambda path: None)
+    path = weights({})
+    with pytest.raises(
+        UserError, match=r"tools/convert_checkpoint.py --config-file c.py \S+s.pth \S+_converted.pth$"
+    ):
+        check_weights_file(path, "c.py", lambda path: "HTD")
+    check_weights_file(path, "c.py", lambda path: None)
+    check_weights_file("", "c.py", None)
+    check_weights_file("imagenet://torchvision/resnet50", "c.py", None)

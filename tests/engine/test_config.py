@@ -1,0 +1,80 @@
+"""Reading, overriding and writing configs."""
+
+import builtins
+
+import pytest
+
+from htd.engine.config import config_text, load_config, save_config
+from htd.errors import UserError
+from tests.engine.tiny import TINY
+
+
+def test_saved_config_loads_again_with_the_same_text(tmp_path):
+    config = load_config(TINY, ["train.max_iter=20", "optimizer.lr=0.5", "train.clip_grad_norm=35"])
+    save_config(config, tmp_path / "config.yaml")
+    again = load_config(str(tmp_path / "config.yaml"))
+    assert config_text(again) == config_text(config)
+    assert again.lr_multiplier.max_iter == 20
+    assert "${train.max_iter}" in config_text(again)
+
+
+def test_overrides_set_lists_added_keys_and_arguments_that_the_config_does_not_name():
+    overrides = ["lr_multiplier.milestones=[0.5]", "+train.note=hello", "optimizer.nesterov=true"]
+    config = load_config(TINY, overrides)
+    assert config.lr_multiplier.milestones == [0.5]
+    assert (config.train.note, config.optimizer.nesterov) == ("hello", True)
+
+
+@pytest.mark.parametrize(
+    "override, text",
+    [
+        ("optimizer.lrr=1", "unknown key 'optimizer.lrr'.*did you mean optimizer.lr?"),
+        ("max_iter=1", "did you mean lr_multiplier.max_iter or train.max_iter?"),
+        ("nonsense.x=1", "unknown key 'nonsense.x'"),
+        ("train.max_iter=soon", "wants a whole number"),
+        ("train.max_iter=1.5", "wants a whole number"),
+        ("train.amp.enabled=maybe", "wants true or false"),
+        ("optimizer.lr=fast", "wants a number"),
+        ("train.output_dir=[1]", "wants a text"),
+        ("lr_multiplier.milestones=0.5", "wants a list"),
+        ("train.amp=on", "wants one of its keys"),
+        ("MODEL.WEIGHTS", "write key=value"),
+        ("~train.seed", "do not exist"),
+        ("train.seed=1,2", "do not exist"),
+        ("train.max_iter=0", "at least 1"),
+        ("train.amp.dtype=fp8 train.amp.enabled=true", "bf16 and fp16"),
+        ("dataloader.train.total_batch_size=-2", "at least 1"),
+    ],
+)
+def test_overrides_that_do_not_fit_are_named(override, text):
+    with pytest.raises(UserError, match=text):
+        load_config(TINY, override.split())
+
+
+def test_missing_file_names_a_near_one():
+    with pytest.raises(UserError, match="tiny_confg.py does not exist; did you mean .*tiny_config.py"):
+        load_config("tests/engine/tiny_confg.py")
+
+
+@pytest.mark.parametrize(
+    "name, content, text",
+    [
+        ("c.txt", "", "neither a .py nor a .yaml"),
+        ("c.py", "x = 1 +\n", "cannot be read: SyntaxError"),
+        ("c.py", "import no_such_module\n", "cannot be read: ModuleNotFoundError: .*c.py, line 1"),
+        (
+            "c.py",
+            "train = dict(max_iter=1)\n",
+            "lacks model, dataloader, optimizer, lr_multiplier; give a leaf",
+        ),
+        ("c.yaml", "MODEL:\n  WEIGHTS: x\n", "older system"),
+        ("c.yaml", "- 1\n", "has to be a mapping"),
+        ("c.yaml", "a: [\n", "cannot be read"),
+    ],
+)
+def test_files_that_are_no_config_are_refused(tmp_path, name, content, text):
+    (tmp_path / name).write_text(content)
+    before = builtins.__import__
+    with pytest.raises(UserError, match=text):
+        load_config(str(tmp_path / name))
+    assert builtins.__import__ is before

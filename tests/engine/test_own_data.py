@@ -1,0 +1,70 @@
+"""A user's own files by flags."""
+
+import pytest
+from omegaconf import DictConfig
+
+from htd.engine.own_data import OwnData, apply_own_data
+from htd.errors import UserError
+
+
+@pytest.fixture
+def config():
+    heads = {
+        "num_classes": 80,
+        "stages": [{"num_classes": 80}, {"num_classes": "${model.roi_heads.num_classes}"}],
+    }
+    node = {"name": "coco", "json_file": "coco/a.json", "image_root": "coco"}
+    data = {"train": {"dataset": dict(node)}, "test": {"dataset": dict(node)}, "evaluator": {"name": "x"}}
+    return DictConfig({"model": {"roi_heads": heads}, "dataloader": data})
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for name in ("train.json", "val.json"):
+        (tmp_path / name).write_text("{}")
+    return ("train.json", "images"), ("val.json", "images")
+
+
+def read_three(path):
+    return ["cat", "dog", "emu"]
+
+
+def test_files_and_class_count_reach_every_place(config, files, tmp_path):
+    line = apply_own_data(config, OwnData(*files), read_three)
+    heads = config.model.roi_heads
+    assert (heads.num_classes, heads.stages[0].num_classes, heads.stages[1].num_classes) == (3, 3, 3)
+    assert heads.stages[1]._get_node("num_classes")._value() == "${model.roi_heads.num_classes}"
+    train = config.dataloader.train.dataset
+    assert (train.json_file, train.image_root) == (str(tmp_path / "train.json"), str(tmp_path / "images"))
+    assert train.name != config.dataloader.test.dataset.name
+    assert "3 classes (cat, dog, emu)" in line and "\n" not in line
+
+
+def test_without_validation_data_nothing_is_evaluated(config, files):
+    assert "nothing is evaluated" in apply_own_data(config, OwnData(train=files[0]), read_three)
+    assert "evaluator" not in config.dataloader
+
+
+def test_no_flags_change_nothing(config):
+    before = config.copy()
+    assert apply_own_data(config, OwnData(), read_three) == "" and config == before
+
+
+@pytest.mark.parametrize(
+    "data, read, text",
+    [
+        (OwnData(train=("no.json", "images")), read_three, "--train-json no.json is not a file"),
+        (OwnData(val=("val.json", "none")), read_three, "--val-images none is not a folder"),
+        (
+            OwnData(("train.json", "images"), ("val.json", "images")),
+            lambda p: [p[-9:]],
+            "the same categories",
+        ),
+        (OwnData(train=("train.json", "images")), lambda p: [], "lists no categories"),
+    ],
+)
+def test_files_that_do_not_fit_are_named(config, files, data, read, text):
+    with pytest.raises(UserError, match=text):
+        apply_own_data(config, data, read)

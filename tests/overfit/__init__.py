@@ -1,0 +1,1 @@
+"""Training runs to a stated accuracy."""

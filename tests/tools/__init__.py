@@ -1,0 +1,1 @@
+"""Tests of the commands under tools/ that make data and the demo."""

@@ -1,0 +1,47 @@
+"""The demo: its report, its checks, and (slow) all its steps with a few iterations."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import demo
+from htd.errors import UserError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_last_value(tmp_path):
+    metrics = tmp_path / "metrics.json"
+    records = [{"total_loss": 3}, {"bbox/AP": 1.5}, {"bbox/AP": 2.25, "iteration": 9}, {"total_loss": 2}]
+    metrics.write_text("\n".join(map(json.dumps, records)))
+    assert demo.last_value(metrics) == 2.25
+    metrics.write_text(json.dumps(records[0]))
+    with pytest.raises(UserError, match="was not evaluated"):
+        demo.last_value(metrics)
+
+
+def run(output, *flags):
+    command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--output", str(output), *flags]
+    return subprocess.run(command, capture_output=True, text=True, cwd=output.parent)
+
+
+@pytest.mark.slow
+def test_all_steps_twice(tmp_path):
+    output = tmp_path / "demo"
+    flags = ["--pictures", "2", "train.max_iter=3", "train.eval_period=0"]
+    first = run(output, "--least-ap", "0", *flags)
+    assert first.returncode == 0, first.stderr
+    again = run(output, "--least-ap", "90", *flags)
+    assert again.returncode == 2 and again.stderr.splitlines()[-1].startswith("error: box AP ")
+    assert len(list((output / "pictures").glob("*.png"))) == 2
+    for part in ("train/model_final.pth", "eval-only/evaluation.json", "datasets/toy/toy.json"):
+        assert (output / part).is_file()
+
+
+@pytest.mark.slow
+def test_ordinary_shapes_are_learned_in_300_iterations(tmp_path):
+    done = run(tmp_path / "demo", "--strength", "0", "--least-ap", "50", "train.max_iter=300")
+    assert done.returncode == 0, done.stderr
