@@ -64,7 +64,7 @@ class Storage:
     """Stands for the trainer and its storage."""
 
     def __init__(self, start_iter):
-        self.start_iter, self.max_iter, self.values = start_iter, 100, {}
+        self.start_iter, self.max_iter, self.iter, self.values = start_iter, 100, 100, {}
 
     @property
     def storage(self):
@@ -101,6 +101,11 @@ def test_the_best_checkpoint_follows_the_metric_and_survives_a_resume(tmp_path):
     assert feed(40, [(49, 0.39), (59, 0.41), (100, 0.5)]) == [59, 99]
     assert json.loads((tmp_path / "model_best.json").read_text())["iterations"] == 100
     assert feed(0, [(9, 0.1)]) == [9]
+
+
+def test_a_best_metric_that_does_not_exist_is_said(tiny, log):
+    train(tiny("train.max_iter=1", "train.best_metric=bbox/AQ"))
+    assert "no result bbox/AQ" in log()
 
 
 def test_detectron2s_own_script_can_run_a_leaf(tiny, tmp_path):

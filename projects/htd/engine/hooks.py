@@ -107,6 +107,8 @@ class BestCheckpointHook(HookBase):
     def after_train(self) -> None:
         """Look at the result of the last evaluation."""
         self._look()
+        if self._seen < 0 and self.trainer.iter >= self.trainer.max_iter:
+            logger.warning("the evaluation has no result %s, so no best checkpoint was kept", self._metric)
 
     def _look(self) -> None:
         results = self.trainer.storage.latest()

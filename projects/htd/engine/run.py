@@ -197,7 +197,7 @@ def _hooks(
 ) -> list[HookBase | None]:
     """Return the hooks in the order in which they run after a step."""
     settings, main = config.train, comm.is_main_process()
-    best = settings.get("best_metric")
+    best = settings.get("best_metric") if evaluation.build() else None
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(config.lr_multiplier)),

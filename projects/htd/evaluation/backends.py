@@ -7,7 +7,6 @@ All give the same numbers; they differ in time and memory. Each takes ground tru
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib.metadata
 import importlib.util
 import io
@@ -88,7 +87,7 @@ _BACKENDS = {
 def _load_results(truth: COCO, detections: list) -> COCO:
     """Return detections as a ``COCO`` object; pycocotools' own function fails where there are none."""
     if detections:
-        return truth.loadRes(copy.deepcopy(detections))
+        return truth.loadRes([dict(item) for item in detections])
     empty = COCO()
     empty.dataset = {key: truth.dataset[key] for key in ("images", "categories")} | {"annotations": []}
     empty.createIndex()
