@@ -52,8 +52,8 @@ def deform_conv2d(
     with torch.autocast(input.device.type, enabled=False):
         x = full_precision(input)
         others = [None if t is None else t.to(x.dtype) for t in (offset, weight, bias, mask)]
-        convolve = _deform_conv2d_gather if prefers_gather(x) else _deform_conv2d_torchvision
-        return convolve(x, *others, geometry).to(input.dtype)
+        convolve = convolve_by_gather if prefers_gather(x) else torchvision_deform_conv2d
+        return convolve(x, *others[:3], mask=others[3], **geometry).to(input.dtype)
 
 
 class DeformConv2d(nn.Conv2d):
@@ -88,16 +88,13 @@ class DeformConv2d(nn.Conv2d):
         return x if self.norm is None else self.norm(x)
 
 
-def _deform_conv2d_torchvision(x, offset, weight, bias, mask, geometry):
-    return torchvision_deform_conv2d(x, offset, weight, bias, mask=mask, **geometry)
-
-
-def _deform_conv2d_gather(x, offset, weight, bias, mask, geometry):
+def convolve_by_gather(x, offset, weight, bias=None, *, stride, padding, dilation, mask=None) -> Tensor:
+    """`deform_conv2d` by a gather of samples and a matrix product; pairs of numbers are (y, x)."""
     batch, channels, height, width = x.shape
     (out_channels, group_channels, *kernel), out_size = weight.shape, offset.shape[-2:]
     taps, groups = kernel[0] * kernel[1], channels // group_channels
     offset_groups = offset.shape[1] // (2 * taps)
-    _check_sizes((height, width), kernel, out_size, **geometry)
+    _check_sizes((height, width), kernel, out_size, stride, padding, dilation)
 
     # A place's samples in the order (tap, offset group), so that their channels follow as in the input.
     rows = x.flatten(2).transpose(1, 2).reshape(-1, channels // offset_groups)
@@ -107,6 +104,7 @@ def _deform_conv2d_gather(x, offset, weight, bias, mask, geometry):
     weight = weight.unflatten(0, (groups, -1)).flatten(3).transpose(2, 3).flatten(2)
 
     # The rule is made here and called piece by piece, in the forward and again in the backward pass.
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
     base = partial(tap_positions, out_size=out_size, kernel=kernel, **geometry)
     rule = partial(_place_rule, base, out_size[0] * out_size[1], (height, width))
     out = _SampleAndMultiply.apply(rows, offset, mask, weight, rule)

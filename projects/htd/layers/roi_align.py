@@ -49,11 +49,14 @@ def roi_align(
         cell outside of the map count as zero. With ``sampling_ratio=0`` a box without width or height gives
         zeros. Computed in at least float32, also under autocast.
     """
-    pool = _roi_align_gather if prefers_gather(table.maps[0]) else _roi_align_torchvision
+    pool = pool_by_gather if prefers_gather(table.maps[0]) else pool_by_torchvision
     return pool(table, boxes.detach(), image_index, levels, output_size, sampling_ratio, aligned)
 
 
-def _roi_align_torchvision(table, boxes, image_index, levels, output_size, sampling_ratio, aligned):
+def pool_by_torchvision(
+    table, boxes, image_index, levels, output_size, sampling_ratio=0, aligned=True
+) -> Tensor:
+    """`roi_align` by torchvision's kernels, a level at a time."""
     maps = [full_precision(m) for m in table.maps]
     regions = torch.cat([image_index[:, None].to(maps[0].dtype), boxes.to(maps[0].dtype)], dim=1)
     out = maps[0].new_zeros(len(boxes), table.channels, output_size, output_size)
@@ -67,7 +70,8 @@ def _roi_align_torchvision(table, boxes, image_index, levels, output_size, sampl
     return out.to(table.maps[0].dtype)
 
 
-def _roi_align_gather(table, boxes, image_index, levels, output_size, sampling_ratio, aligned):
+def pool_by_gather(table, boxes, image_index, levels, output_size, sampling_ratio=0, aligned=True) -> Tensor:
+    """`roi_align` by a gather of the table's rows, all levels together."""
     with torch.autocast(boxes.device.type, enabled=False):
         rows = table.rows
         first_row, limit = table.locate(image_index, levels)
