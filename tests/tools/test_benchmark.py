@@ -1,0 +1,100 @@
+"""The benchmark command: its figures, its tables and its errors."""
+
+import pytest
+import torch
+from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
+
+import benchmark
+from benchmark_components import COMPONENTS, random_regions
+from benchmark_measure import PeakMemory, compare
+from benchmark_models import Settings, _Subject
+from htd.errors import UserError
+from htd.layers import deform_conv2d
+
+CPU = torch.device("cpu")
+TOY = ("configs/demo/htd_toy.py", "configs/demo/faster_rcnn_toy.py")
+SETTINGS = Settings((96, 128), images=2, training=True, repeat=1, threads=1, device="cpu", overrides=())
+
+
+def test_component_prints_both_sides(monkeypatch, capsys):
+    def stand_in(repeat, device):
+        big, small = (torch.rand(n, n) for n in (600, 6))
+        return [compare("a product", lambda: big @ big, lambda: small @ small, repeat, device)]
+
+    monkeypatch.setitem(COMPONENTS, "stand_in", stand_in)
+    benchmark.main(["--component", "stand_in", "--repeat", "3"])
+    title, head, _, row = capsys.readouterr().out.splitlines()
+    assert title.startswith("stand_in: CPU, 1 thread(s)")
+    assert head.split()[-4:] == ["reference", "MB", "ours", "MB"]
+    name, reference, ours, ratio, *_ = (cell for cell in row.split("  ") if cell)
+    assert name == "a product"
+    assert float(reference) > float(ours)
+    assert float(ratio) > 1
+
+
+@pytest.mark.skipif(not PeakMemory(CPU).bytes() >= 0, reason="the resident set is known on Linux only")
+def test_peak_memory_sees_what_was_freed():
+    peak = PeakMemory(CPU)
+    torch.ones(10_000_000).sum()
+    assert 38e6 < peak.bytes() < 60e6
+
+
+def test_regions_lie_in_the_image():
+    boxes, levels = random_regions(50)
+    assert (boxes >= 0).all()
+    assert (boxes[:, 2:] <= torch.tensor([1333.1, 800.1])).all()
+    assert levels.unique().tolist() == [0, 1, 2, 3]
+
+
+def test_whole_model_figures():
+    subject = _Subject(TOY[0], SETTINGS)
+    assert subject.parameters() == sum(p.numel() for p in subject.model.parameters())
+    assert subject.multiply_adds() > 1e6
+    before = [p.detach().clone() for p in subject.model.parameters()]
+    assert subject.inference_seconds() > 0
+    assert subject.training_seconds() > 0
+    assert all(torch.equal(p, q) for p, q in zip(subject.model.parameters(), before, strict=True))
+
+
+def test_multiply_adds_of_a_deformable_convolution():
+    class Convolution(torch.nn.Module):
+        def __init__(self, convolve):
+            super().__init__()
+            self.convolve, self.weight = convolve, torch.randn(6, 4, 3, 3)
+
+        def forward(self, inputs):
+            return self.convolve(inputs, torch.zeros(2, 18, 8, 8), self.weight, padding=1)
+
+    for convolve in (deform_conv2d, torchvision_deform_conv2d):
+        subject = _Subject.__new__(_Subject)
+        subject.model, subject.inputs = Convolution(convolve), torch.randn(2, 4, 8, 8)
+        assert subject.multiply_adds() == 2 * 8 * 8 * 6 * 4 * 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--component", "nothing"], "there is no component 'nothing': choose from"),
+        (["--component", "roi_align", "--repeat", "0"], "--repeat is 0"),
+        (["--config-file", "configs/demo/htd_to.py"], "did you mean configs/demo/htd_toy.py"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(UserError, match=message):
+        benchmark.main(arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["roi_align", "deform_conv"])
+def test_operators_are_faster_than_their_reference(name):
+    for row in COMPONENTS[name](3, CPU):
+        assert row.seconds < row.reference_seconds, row
+
+
+@pytest.mark.slow
+def test_models_side_by_side(capsys):
+    flags = ["--size", "96", "128", "--repeat", "1", "--train"]
+    benchmark.main(["--config-file", TOY[0], "--config-file", TOY[1], *flags])
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert [row.split()[0] for row in rows] == list(TOY)
+    assert all("-" not in row.split()[1:] for row in rows)
