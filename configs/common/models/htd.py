@@ -31,7 +31,7 @@ common_head.features = L(VectorAugmentedPooler)(pooler=common_head.features, vec
 
 heterogeneous_head = L(DecoupledHead)(
     classification=L(GraphClassification)(
-        features=L(SingleLevelPooler)(output_size=7, sampling_ratio=0),
+        features=L(SingleLevelPooler)(output_size=7, sampling_ratio=0, aligned=True),
         vector=vector,
         graph=L(ProposalGraph)(dim=1024, num_levels=4),
         num_classes="${...num_classes}",
@@ -40,12 +40,14 @@ heterogeneous_head = L(DecoupledHead)(
         fc_dims=[1024, 1024],
     ),
     regression=L(BorderAwareRegression)(
-        pooler=L(AllLevelsPooler)(output_size=7, sampling_ratio=0),
+        pooler=L(AllLevelsPooler)(output_size=7, sampling_ratio=0, aligned=True),
         vector=vector,
         features=L(BorderAwareFeatures)(
             terms=[L(LevelWeightedTerm)(channels=256, hidden=128), L(BorderTerm)(edge=1)]
         ),
         fusion=L(AddFusion)(alpha=1.0),
+        num_classes="${...num_classes}",
+        class_agnostic=True,
         tower=L(ConvTower)(channels=256, hidden=576, out_channels=1024, num_convs=4, num_groups=36),
     ),
 )

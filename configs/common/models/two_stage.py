@@ -3,6 +3,8 @@
 ``num_classes`` stands once, in ``model.roi_heads``; every part refers to the one above it.
 """
 
+import math
+
 from detectron2.config import LazyCall as L
 from detectron2.modeling.matcher import Matcher
 
@@ -34,7 +36,9 @@ def box_stage(*, iou, stds, head, loss_weight=1.0):
             batch_size_per_image=512,
             positive_fraction=0.25,
         ),
-        box_transform=L(ClampedBox2BoxTransform)(weights=[1 / s for s in stds]),
+        box_transform=L(ClampedBox2BoxTransform)(
+            weights=[1 / s for s in stds], scale_clamp=math.log(1000 / 16)
+        ),
         num_classes="${...num_classes}",
         loss_weight=loss_weight,
         smooth_l1_beta=1.0,
@@ -44,7 +48,7 @@ def box_stage(*, iou, stds, head, loss_weight=1.0):
 def shared_fc_head(*, class_agnostic=True):
     """Two fully connected layers of 1024 on 7x7 RoI features."""
     return L(SharedFCHead)(
-        features=L(SingleLevelPooler)(output_size=7, sampling_ratio=0),
+        features=L(SingleLevelPooler)(output_size=7, sampling_ratio=0, aligned=True),
         num_classes="${..num_classes}",
         channels=256,
         resolution=7,
@@ -63,7 +67,7 @@ def two_stage_detector(*, stages):
             in_features=["p2", "p3", "p4", "p5"],
             strides=[4, 8, 16, 32],
             context=L(ContextParts)(),
-            level_rule=L(LevelRule)(num_levels=4, finest_size=56.0),
+            level_rule=L(LevelRule)(num_levels=4, finest_size=56.0, offset=1e-6),
             stages=stages,
             fusion=L(MeanLogits)(),
             selection=L(DetectionSelector)(

@@ -6,15 +6,18 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
 
+from htd.errors import UserError
+
 
 @META_ARCH_REGISTRY.register()
 class RescaleFirstRCNN(GeneralizedRCNN):
     """``GeneralizedRCNN`` that brings boxes to the output frame before non-maximum suppression.
 
-    The published models do so, and neither clip afterwards nor drop empty boxes; Detectron2
-    suppresses in the resized input, then rescales, clips and drops. The order matters where
-    the two axes are scaled differently. Arguments are those of ``GeneralizedRCNN``; ``roi_heads``
-    needs the ``predict`` and ``selection`` of :class:`htd.modeling.cascade.StagedROIHeads`.
+    Source: the test pipeline of the published configs, which neither clips afterwards nor drops
+    empty boxes. Detectron2 suppresses in the resized input, then rescales, clips and drops; the
+    order matters where the two axes are scaled differently. Arguments are those of
+    ``GeneralizedRCNN``; ``roi_heads`` needs the ``predict`` and ``selection`` of
+    :class:`htd.modeling.cascade.StagedROIHeads`.
     """
 
     def inference(
@@ -28,14 +31,20 @@ class RescaleFirstRCNN(GeneralizedRCNN):
         Args:
             batched_inputs: Detectron2's input; ``height`` and ``width`` (numbers, maybe fractional)
                 name the output frame, the image's own size if they are absent.
-            detected_instances, do_postprocess: as in ``GeneralizedRCNN``.
+            detected_instances: None; there are no other predictions to make for given boxes.
+            do_postprocess: as in ``GeneralizedRCNN``.
 
         Returns:
             ``[{"instances": Instances}]`` with ``pred_boxes``, ``scores`` and ``pred_classes`` in
             the output frame, best first.
+
+        Raises:
+            UserError: ``detected_instances`` is given.
         """
-        if detected_instances is not None or not do_postprocess:
-            return super().inference(batched_inputs, detected_instances, do_postprocess)
+        if detected_instances is not None:
+            raise UserError("these RoI heads predict boxes only, so detected_instances must be None")
+        if not do_postprocess:
+            return super().inference(batched_inputs, do_postprocess=False)
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
         proposals, _ = self.proposal_generator(images, features, None)

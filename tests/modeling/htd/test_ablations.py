@@ -24,10 +24,12 @@ from htd.modeling.htd import (
     ReplaceBorderFusion,
 )
 from tests.configs.reduced import example, reduced_model
+from tests.modeling.htd.test_corner_cases import given_proposals
 
 LEAF = "configs/htd/htd_r50_fpn_1x.py"
 SEPARATE = L(FCRegression)(
     features=L(VectorAugmentedPooler)(pooler=L(SingleLevelPooler)(), vector="${...classification.vector}"),
+    num_classes="${...num_classes}",
     channels=16,
     fc_dims=[24, 24],
 )
@@ -118,3 +120,72 @@ def test_fusions_leave_their_inputs_alone():
     assert averaged[0, 0, 0].unique().tolist() == [2.5]
     assert averaged[0, 0, 3, 3] == 3
     assert single.unique().tolist() == [1]
+
+
+@pytest.fixture(scope="module")
+def classification():
+    torch.manual_seed(0)
+    head = reduced_model(LEAF).roi_heads.stages[1].head
+    return instantiate(head.classification), torch.nn.Linear(24, 5)
+
+
+def classify(branch, classifier, vector):
+    generator = torch.Generator().manual_seed(1)
+    boxes = torch.tensor([[0.0, 0, 30, 30], [10, 10, 40, 40], [50, 50, 90, 60]])
+    rois = RoIs(boxes, torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long))
+    x = torch.randn(3, 16, 7, 7, generator=generator)
+    with torch.no_grad():
+        return (
+            branch.fcs(x),
+            branch.fcs(x + vector[:, :, None, None]),
+            branch.classify(x, vector, rois, classifier),
+        )
+
+
+def test_without_graph_only_the_fully_connected_layers_are_left(classification):
+    branch, classifier = classification
+    vector = torch.ones(3, 16)
+    with_graph = classify(branch, classifier, vector)[2].logits
+    graph, branch.graph = branch.graph, NoGraph()
+    try:
+        _, base, found = classify(branch, classifier, vector)
+    finally:
+        branch.graph = graph
+    torch.testing.assert_close(found.features, base)
+    assert (found.logits - with_graph).abs().max() > 1e-3
+
+
+def test_without_vector_both_passes_are_one(classification):
+    branch, classifier = classification
+    embedding, base, _ = classify(branch, classifier, torch.zeros(3, 16))
+    torch.testing.assert_close(base, embedding)
+    shifted = classify(branch, classifier, torch.ones(3, 16))
+    torch.testing.assert_close(shifted[0], embedding)
+    assert (shifted[1] - embedding).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("fusion", [ReplaceBorderFusion(edge=2), AverageBorderFusion(edge=2)])
+def test_fusion_without_vector_leaves_classification_alone(fusion):
+    config = reduced_model(LEAF)
+    without_semantic_aggregation(config.roi_heads)
+    torch.manual_seed(0)
+    heads = instantiate(config).roi_heads.eval()
+    images, maps, proposals, _ = given_proposals((6,))
+    heads.selection.score_threshold = 0.0
+    with torch.no_grad():
+        before = heads.predict(images, maps, proposals)[0]
+        heads.stages[1].head.regression.fusion = fusion
+        after = heads.predict(images, maps, proposals)[0]
+    assert torch.equal(before.scores, after.scores)
+    assert not torch.equal(before.boxes, after.boxes)
+
+
+def test_class_specific_regression():
+    config = reduced_model(LEAF)
+    config.roi_heads.stages[1].head.regression.class_agnostic = False
+    torch.manual_seed(0)
+    model = instantiate(config)
+    assert model.roi_heads.stages[1].head.regression.bbox_pred.out_features == 16
+    sum(model([example(3)]).values()).backward()
+    with torch.no_grad():
+        model.eval()([example(1)])

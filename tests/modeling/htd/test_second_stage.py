@@ -52,6 +52,7 @@ def head():
             ),
             fusion=AddFusion(),
             tower=ConvTower(channels=CHANNELS, hidden=8, out_channels=9, num_groups=4),
+            num_classes=CLASSES,
         ),
     )
     for parameter in head.parameters():

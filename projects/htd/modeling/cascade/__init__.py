@@ -6,6 +6,7 @@ from htd.modeling.cascade.heads import (
     FCRegression,
     FCStack,
     SharedFCHead,
+    box_predictor,
     init_predictor,
 )
 from htd.modeling.cascade.pooling import (
@@ -51,6 +52,7 @@ __all__ = [
     "SingleLevelPooler",
     "StagedROIHeads",
     "VectorAugmentedPooler",
+    "box_predictor",
     "init_predictor",
     "row_chunks",
 ]

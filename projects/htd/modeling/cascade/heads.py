@@ -44,6 +44,12 @@ def init_predictor(layer: nn.Linear, std: float) -> nn.Linear:
     return layer
 
 
+def box_predictor(in_features: int, num_classes: int, class_agnostic: bool) -> nn.Linear:
+    """Return the layer that gives one box a RoI (B = 4), or one a class (B = 4K)."""
+    box_dim = 4 if class_agnostic else 4 * num_classes
+    return init_predictor(nn.Linear(in_features, box_dim), std=0.001)
+
+
 class FCStack(nn.ModuleList):
     """Fully connected layers with ReLU on flattened (C, S, S) maps; Xavier uniform weights.
 
@@ -109,40 +115,43 @@ class SharedFCHead(nn.Module):
         super().__init__()
         self.features = features
         self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims)
-        box_dim = 4 if class_agnostic else 4 * num_classes
         self.cls_score = init_predictor(nn.Linear(self.fcs.out_features, num_classes + 1), std=0.01)
-        self.bbox_pred = init_predictor(nn.Linear(self.fcs.out_features, box_dim), std=0.001)
+        self.bbox_pred = box_predictor(self.fcs.out_features, num_classes, class_agnostic)
 
     def classify(self, context: RoIContext, rois: RoIs, previous: Classified | None) -> Classified:
+        """Return the logits of R RoIs; ``previous`` is not read."""
         hidden = self.fcs(self.features(context, rois))
         return Classified(self.cls_score(hidden), self.cls_score, hidden)
 
     def regress(self, context: RoIContext, rois: RoIs, classified: Classified, rows: Tensor) -> Tensor:
+        """Return deltas (P, B) from the features of the classification."""
         return self.bbox_pred(classified.features[rows])
 
 
 class FCRegression(nn.Module):
-    """Class-agnostic regression by fully connected layers of its own.
+    """Regression by fully connected layers of its own.
 
     Args:
-        features, channels, resolution, fc_dims: as in :class:`SharedFCHead`.
+        features, num_classes, channels, resolution, fc_dims, class_agnostic: as in :class:`SharedFCHead`.
     """
 
     def __init__(
         self,
         *,
         features: nn.Module,
+        num_classes: int,
         channels: int = 256,
         resolution: int = 7,
         fc_dims: Sequence[int] = (1024, 1024),
+        class_agnostic: bool = True,
     ):
         super().__init__()
         self.features = features
         self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims)
-        self.bbox_pred = init_predictor(nn.Linear(self.fcs.out_features, 4), std=0.001)
+        self.bbox_pred = box_predictor(self.fcs.out_features, num_classes, class_agnostic)
 
     def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
-        """Return deltas (R, 4)."""
+        """Return deltas (R, B)."""
         return self.bbox_pred(self.fcs(self.features(context, rois)))
 
 
@@ -160,7 +169,9 @@ class DecoupledHead(nn.Module):
         self.regression = regression
 
     def classify(self, context: RoIContext, rois: RoIs, previous: Classified | None) -> Classified:
+        """Ask the classification part."""
         return self.classification(context, rois, previous)
 
     def regress(self, context: RoIContext, rois: RoIs, classified: Classified, rows: Tensor) -> Tensor:
+        """Ask the regression part for the RoIs of ``rows`` alone; returns deltas (P, B)."""
         return self.regression(context, rois[rows])

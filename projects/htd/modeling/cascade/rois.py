@@ -40,23 +40,25 @@ class LevelRule:
     """Assigns boxes to pyramid levels by their size.
 
     Paper: Feature Pyramid Networks, equation 1, with the offset of the published detectors:
-    level = floor(log2(sqrt(area) / finest_size + 1e-6)), limited to the levels there are. The
+    level = floor(log2(sqrt(area) / finest_size + offset)), limited to the levels there are. The
     offset is part of the rule: boxes a millionth below a limit belong to the coarser level.
 
     Args:
         num_levels: L.
         finest_size: pixels; boxes below twice this size belong to level 0.
+        offset: added to the ratio inside the logarithm.
     """
 
-    def __init__(self, *, num_levels: int = 4, finest_size: float = 56.0):
+    def __init__(self, *, num_levels: int = 4, finest_size: float = 56.0, offset: float = 1e-6):
         self.num_levels = num_levels
         self.finest_size = finest_size
+        self.offset = offset
 
     def __call__(self, boxes: Tensor) -> Tensor:
         """Return the level (R,) int64 of each of the boxes (R, 4)."""
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         size = torch.sqrt(width * height)
-        level = torch.floor(torch.log2(size / self.finest_size + 1e-6))
+        level = torch.floor(torch.log2(size / self.finest_size + self.offset))
         return level.clamp(min=0, max=self.num_levels - 1).long()
 
 

@@ -89,6 +89,7 @@ class RoISampler(RoILabeler):
 
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
+        """Draw the sample of every image; see the module's header for the fields."""
         samples = []
         for proposals_i, target in zip(proposals, targets, strict=True):
             candidates = self.candidates(proposals_i, target)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from htd.layers import drop_border, halve_border, keep_border
-from htd.modeling.cascade import RoIContext, RoIs, init_predictor, row_chunks
+from htd.modeling.cascade import RoIContext, RoIs, box_predictor, row_chunks
 
 # RoIs in one pass of the tower at inference; bounds the memory, whatever the number of RoIs.
 ROIS_AT_ONCE = 256
@@ -78,7 +78,11 @@ class BorderAwareFeatures(nn.Module):
 
 
 class AddFusion:
-    """Single-level features + alpha * border-aware features (published)."""
+    """Single-level features + alpha * border-aware features (published).
+
+    Args:
+        alpha: weight of the border-aware features.
+    """
 
     def __init__(self, *, alpha: float = 1.0):
         self.alpha = alpha
@@ -89,7 +93,14 @@ class AddFusion:
 
 
 class ReplaceBorderFusion:
-    """The single-level features lose their border before alpha * border-aware features are added."""
+    """The single-level features lose their border before alpha * border-aware features are added.
+
+    An option of the published implementation that no published config uses.
+
+    Args:
+        edge: width of the border in cells.
+        alpha: weight of the border-aware features.
+    """
 
     def __init__(self, *, edge: int = 1, alpha: float = 1.0):
         self.edge = edge
@@ -101,7 +112,13 @@ class ReplaceBorderFusion:
 
 
 class AverageBorderFusion:
-    """The single-level features' border is halved, then half the border-aware features are added."""
+    """The single-level features' border is halved, then half the border-aware features are added.
+
+    An option of the published implementation that no published config uses.
+
+    Args:
+        edge: width of the border in cells.
+    """
 
     def __init__(self, *, edge: int = 1):
         self.edge = edge
@@ -162,10 +179,20 @@ class BorderAwareRegression(nn.Module):
         features: :class:`BorderAwareFeatures`.
         fusion: joins them with the single-level features.
         tower: :class:`ConvTower`.
+        num_classes: K.
+        class_agnostic: one box a RoI (B = 4) instead of one a class (B = 4K).
     """
 
     def __init__(
-        self, *, pooler: nn.Module, vector: nn.Module, features: nn.Module, fusion, tower: ConvTower
+        self,
+        *,
+        pooler: nn.Module,
+        vector: nn.Module,
+        features: nn.Module,
+        fusion,
+        tower: ConvTower,
+        num_classes: int,
+        class_agnostic: bool = True,
     ):
         super().__init__()
         self.pooler = pooler
@@ -173,10 +200,10 @@ class BorderAwareRegression(nn.Module):
         self.features = features
         self.fusion = fusion
         self.tower = tower
-        self.bbox_pred = init_predictor(nn.Linear(tower.out_channels, 4), std=0.001)
+        self.bbox_pred = box_predictor(tower.out_channels, num_classes, class_agnostic)
 
     def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
-        """Return deltas (R, 4)."""
+        """Return deltas (R, B)."""
         at_once = max(len(rois), 1) if torch.is_grad_enabled() else ROIS_AT_ONCE
         chunks = row_chunks(len(rois), at_once)
         return torch.cat([self._regress_rows(context, rois[rows]) for rows in chunks])

@@ -20,10 +20,13 @@ def class_semantics(embedding: Tensor, classifier: nn.Linear) -> Tensor:
     """Return (R, D + 1): the mean class prototype of each RoI under a classifier's softmax.
 
     Prototypes are the rows [weight | bias] of the classifier, taken as constants; the scores that
-    mix them do send gradient into the classifier, as in the published implementation.
+    mix them do send gradient into the classifier, as in the published implementation. Computed in
+    at least float32, also under autocast: products of two such vectors are the logits of a softmax.
     """
-    prototypes = torch.cat([classifier.weight, classifier.bias[:, None]], dim=1).detach()
-    return classifier(embedding).softmax(dim=1) @ prototypes
+    weight, bias = classifier.weight, classifier.bias
+    with torch.autocast(device_type=embedding.device.type, enabled=False):
+        scores = F.linear(embedding.to(weight.dtype), weight, bias).softmax(dim=1)
+        return scores @ torch.cat([weight, bias[:, None]], dim=1).detach()
 
 
 class NoGraph(nn.Module):

@@ -1,0 +1,106 @@
+"""HTD where there is almost nothing: no proposals, one RoI, one class, tiny images."""
+
+import pytest
+import torch
+from detectron2.structures import Boxes, ImageList, Instances
+
+from htd.errors import UserError
+from htd.modeling.cascade import RoILabeler
+from tests.configs.reduced import build, example
+from tests.reference.htd_second_stage import random_boxes
+
+LEAF = "configs/htd/htd_r50_fpn_1x.py"
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(LEAF)
+
+
+def given_proposals(counts, num_gt=0):
+    """Images, maps, proposals and targets for RoI heads alone."""
+    generator = torch.Generator().manual_seed(sum(counts))
+    maps = {
+        f"p{level}": torch.randn(len(counts), 16, 64 >> level, 96 >> level, generator=generator)
+        for level in range(2, 7)
+    }
+    proposals = [Instances(SIZE, proposal_boxes=Boxes(random_boxes(generator, n, *SIZE))) for n in counts]
+    targets = [example(num_gt, seed=i)["instances"] for i in range(len(counts))]
+    return ImageList(torch.zeros(len(counts), 3, *SIZE), [SIZE] * len(counts)), maps, proposals, targets
+
+
+@pytest.mark.parametrize("counts", [(0,), (0, 0), (0, 3), (1,), (3, 0, 1)])
+def test_detection_from_few_proposals(model, counts):
+    images, maps, proposals, _ = given_proposals(counts)
+    model.roi_heads.selection.score_threshold = 0.0
+    with torch.no_grad():
+        found, losses = model.roi_heads.eval()(images, maps, proposals)
+    assert losses == {}
+    for detections, count in zip(found, counts, strict=True):
+        assert bool(len(detections)) == bool(count)
+        assert torch.isfinite(detections.pred_boxes.tensor).all()
+
+
+@pytest.mark.parametrize("num_gt", [0, 1])
+@pytest.mark.parametrize("counts", [(0,), (0, 0), (0, 3), (1,), (3, 0, 1)])
+def test_training_from_few_proposals(model, counts, num_gt):
+    heads = model.roi_heads.train()
+    heads.zero_grad(set_to_none=True)
+    _, losses = heads(*given_proposals(counts, num_gt))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert (losses["loss_box_reg_stage1"] == 0) == (num_gt == 0)
+    sum(losses.values()).backward()
+    assert not [n for n, p in heads.named_parameters() if p.grad is None]
+
+
+def test_one_roi_gives_what_it_gives_among_others_of_other_levels(model):
+    images, maps, _, _ = given_proposals((1,))
+    heads = model.roi_heads.eval()
+    first, second = heads.stages
+    boxes = torch.tensor([[1.0, 2, 31, 33], [0, 0, 200, 150], [0, 0, 300, 260]])
+
+    def outputs(boxes):
+        context, _ = heads.make_context(images, maps)
+        rois, rows = context.rois([boxes]), torch.arange(len(boxes))
+        common = first.head.classify(context, rois, None)
+        decoupled = second.head.classify(context, rois, common)
+        return decoupled.logits, second.head.regress(context, rois, decoupled, rows)
+
+    with torch.no_grad():
+        for alone, among in zip(outputs(boxes[:1]), outputs(boxes), strict=True):
+            torch.testing.assert_close(alone, among[:1])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (1, 1), (20, 200)])
+def test_tiny_and_narrow_images(model, size):
+    image = example(0, size=size)
+    small = example(1, size=(64, 64))
+    sum(model.train()([image, small]).values()).backward()
+    with torch.no_grad():
+        found = model.eval()([image])[0]["instances"]
+    assert torch.isfinite(found.scores).all()
+
+
+def test_one_class():
+    model = build(LEAF, num_classes=1)
+    losses = model([example(2, num_classes=1), example(0)])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    model.roi_heads.selection.score_threshold = 0.0
+    with torch.no_grad():
+        found = model.eval()([example(0)])[0]["instances"]
+    assert set(found.pred_classes.tolist()) == {0}
+
+
+def test_stages_without_resampling_share_the_flow():
+    model = build(LEAF)
+    stage = model.roi_heads.stages[1]
+    stage.sampler = RoILabeler(matcher=stage.sampler.matcher, num_classes=stage.num_classes)
+    losses = model([example(2), example(1, seed=1)])
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_given_detections_are_refused(model):
+    with pytest.raises(UserError, match="predict boxes only"):
+        model.eval().inference([example(0)], detected_instances=[Instances(SIZE)])
