@@ -58,8 +58,8 @@ def _parameter(name: str, shape: tuple[int, ...], seed: int, gain: float) -> np.
 
 
 @lru_cache(maxsize=2)
-def published_weights(system: str, name: str, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Return the state dict of a manifest under its published names, restricted to ``prefix``."""
+def published_weights(system: str, name: str, prefix: str | tuple[str, ...] = "") -> dict[str, torch.Tensor]:
+    """Return the state dict of a manifest under its published names, restricted to prefixes."""
     spec = manifest(system, name)
     gains = [(re.compile(pattern), gain) for pattern, gain in spec.get("gain", {}).items()]
     alias = spec.get("alias", {})
@@ -112,6 +112,12 @@ def network_input(picture: np.ndarray, divisor: int = 32) -> torch.Tensor:
     values = (picture.astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
     padding = [(0, -side % divisor) for side in picture.shape[:2]]
     return torch.from_numpy(np.pad(values, [*padding, (0, 0)]).transpose(2, 0, 1)[None].copy())
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, atol: float, rtol: float = 0.0) -> None:
+    """Fail unless two tensors, on any devices, with or without a gradient, are equal within tolerances."""
+    found, wanted = (t.detach().cpu().numpy() for t in (found, wanted))
+    np.testing.assert_allclose(found, wanted, atol=atol, rtol=rtol)
 
 
 def unpaired(reference: dict, found: dict, *, box_tolerance: float, score_tolerance: float) -> np.ndarray:

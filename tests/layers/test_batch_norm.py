@@ -7,6 +7,7 @@ from torch import nn
 
 from htd.errors import UserError
 from htd.layers.batch_norm import FixedBatchNorm2d, norm_layer
+from tests.golden import close
 
 
 def filled(channels=2):
@@ -47,6 +48,20 @@ def test_equals_detectron2s_frozen_norm_and_torchs_state_dict():
     x = torch.randn(2, 2, 5, 3)
     torch.testing.assert_close(norm(x), frozen(x))
     assert norm.state_dict().keys() == nn.BatchNorm2d(2).state_dict().keys()
+
+
+def test_every_device_gives_the_values_and_gradients_of_a_frozen_norm(device):
+    x = torch.randn(2, 2, 5, 3, generator=torch.Generator().manual_seed(0))
+    norm, frozen = filled().to(device), FrozenBatchNorm2d(2)
+    frozen.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"})
+    there, here = x.to(device).requires_grad_(), x.requires_grad_()
+    out, wanted = norm(there), frozen(here)
+    close(out, wanted, 1e-5)
+    close(
+        torch.autograd.grad(out.square().sum(), there)[0],
+        torch.autograd.grad(wanted.square().sum(), here)[0],
+        1e-4,
+    )
 
 
 def test_gradients():

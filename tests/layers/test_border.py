@@ -39,6 +39,13 @@ def test_halved_border_of_two_cells_doubles_only_the_outermost_corner():
     assert torch.equal(found[2], torch.tensor([0.5, 0.5, 1, 1, 0.5, 0.5]))
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3), (2, 2)])
+def test_coinciding_corners_are_doubled_once(height, width):
+    """Corners are halved as row and as column and doubled; what is between them is halved as a row."""
+    found = halve_border(torch.ones(1, 1, height, width), 1)[0, 0]
+    assert torch.equal(found, torch.full((height, width), 0.5))
+
+
 @pytest.mark.parametrize("operation", [keep_border, drop_border, halve_border])
 def test_gradients(operation):
     x = torch.randn(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)

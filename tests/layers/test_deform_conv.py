@@ -13,6 +13,7 @@ from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
 from htd.layers import DeformConv2d, deform_conv2d
 from htd.layers.deform_conv import tap_positions, zero_padded_cells
+from tests.golden import close
 
 MODULE = importlib.import_module("htd.layers.deform_conv")
 
@@ -46,7 +47,7 @@ def gradients(function, case, seed=0):
     out = function(**case)
     inputs = [t for t in case.values() if isinstance(t, torch.Tensor)]
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed), dtype=out.dtype)
-    return [out, *torch.autograd.grad(out, inputs, grad)]
+    return [out, *torch.autograd.grad(out, inputs, grad.to(out.device))]
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,6 +78,20 @@ def test_float32_agrees():
     pairs = zip(gradients(deform_conv2d, case), gradients(torchvision_deform_conv2d, case), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_every_device_equals_torchvision_on_a_cpu(device, modulated):
+    """In float32, with two weight groups and two offset groups: forward and all gradients."""
+    case = random_case(
+        torch.Generator().manual_seed(0), groups=2, offset_groups=2, modulated=modulated, padding=1
+    )
+    case = {k: v.detach().float().requires_grad_() if torch.is_tensor(v) else v for k, v in case.items()}
+    there = {k: v.detach().to(device).requires_grad_() if torch.is_tensor(v) else v for k, v in case.items()}
+    for found, wanted in zip(
+        gradients(deform_conv2d, there), gradients(torchvision_deform_conv2d, case), strict=True
+    ):
+        close(found, wanted, 1e-4)
 
 
 @pytest.mark.parametrize("modulated", [False, True])

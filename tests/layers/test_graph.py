@@ -17,6 +17,18 @@ def test_overlap_needs_area_except_on_the_diagonal():
     assert overlap_mask(BOXES[:0]).shape == (0, 0)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:FutureWarning")
+def test_overlap_can_be_traced():
+    traced = torch.jit.trace(overlap_mask, BOXES[:2])
+    assert torch.equal(traced(BOXES), MASK)
+
+
+def test_double_precision_stays_and_half_precision_does_not():
+    for given, computed in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        semantics = torch.ones(2, 3, dtype=given)
+        assert semantic_attention(torch.eye(2, dtype=computed), semantics).dtype == computed
+
+
 def test_spatial_aggregation_scales_rows_and_columns():
     # A path of three: degrees 2, 3, 2.
     mask = torch.tensor([[1.0, 1, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.float64)

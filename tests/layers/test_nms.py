@@ -1,5 +1,6 @@
 """Non-maximum suppression against the reference arrays, by hand, and against a plain loop."""
 
+import importlib
 import math
 
 import numpy as np
@@ -11,15 +12,17 @@ from torchvision.ops import box_iou
 
 from htd.errors import UserError
 from htd.layers import HardNMS, SoftNMS
-from tests.golden import tensors
+from tests.golden import close, tensors
+
+MODULE = importlib.import_module("htd.layers.nms")
 
 
 @pytest.mark.parametrize(
     ("kind", "nms"), [("hard", HardNMS(iou_threshold=0.5)), ("soft", SoftNMS(min_score=0.05))]
 )
-def test_reference_arrays(kind, nms):
+def test_reference_arrays(kind, nms, device):
     case = tensors("htd", "nms")
-    keep, scores = nms(case["boxes"], case["scores"], case["labels"])
+    keep, scores = (t.cpu() for t in nms(*(case[name].to(device) for name in ("boxes", "scores", "labels"))))
     assert set(keep.tolist()) == set(case[f"{kind}_index"].tolist())
     wanted = torch.zeros(len(case["boxes"])).index_copy(0, case[f"{kind}_index"], case[f"{kind}_final_score"])
     torch.testing.assert_close(scores, wanted[keep], atol=1e-4, rtol=0)
@@ -95,18 +98,62 @@ def test_few_boxes(nms, count):
     assert torch.equal(final, scores)
 
 
+def crowd(count, seed=0):
+    """Return boxes of 60 pixels in an image of 660, with scores from 0.1 and 80 classes."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * 600
+    boxes = torch.cat([corner, corner + 60], dim=1)
+    scores = torch.rand(count, generator=generator) * 0.9 + 0.1
+    return boxes, scores, torch.randint(0, 80, (count,), generator=generator)
+
+
+@pytest.mark.parametrize(
+    "nms",
+    [HardNMS(iou_threshold=0.5), SoftNMS(), SoftNMS(method="gaussian")],
+    ids=["hard", "linear", "gaussian"],
+)
+@pytest.mark.parametrize("count", [900, 1100])
+def test_every_device_keeps_the_same_boxes(device, nms, count):
+    """Hard-NMS computes in another way above 1,000 boxes on a CPU."""
+    keep, final = nms(*(t.to(device) for t in crowd(count)))
+    expected, wanted = nms(*crowd(count))
+    assert keep.tolist() == expected.tolist()
+    close(final, wanted, 1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 300), origin=st.sampled_from([0.0, -7000.0, 9000.0]))
+def test_both_ways_of_hard_nms_are_equal(seed, count, origin):
+    boxes, scores, classes = crowd(count, seed)
+    classes %= 5
+    boxes, scores = (boxes / 3 + origin).double(), (10 * scores).round().double()
+    together, by_class = (
+        suppress(boxes, scores, classes, 0.5).sort()[0]
+        for suppress in (MODULE._suppress_together, MODULE._suppress_by_class)
+    )
+    assert torch.equal(together, by_class)
+
+
+@pytest.mark.parametrize(("count", "name"), [(1000, "_suppress_together"), (1001, "_suppress_by_class")])
+def test_choice_of_the_way(monkeypatch, count, name):
+    called = []
+
+    def counted(boxes, scores, classes, iou_threshold):
+        called.append(iou_threshold)
+        return torch.arange(len(boxes))
+
+    monkeypatch.setattr(MODULE, name, counted)
+    HardNMS(iou_threshold=0.4)(*crowd(count))
+    assert called == [0.4]
+
+
 @pytest.mark.parametrize(
     ("nms", "crowded"),
     [(HardNMS(iou_threshold=0.5), 800), (SoftNMS(), 0), (SoftNMS(), 800), (SoftNMS(method="gaussian"), 800)],
 )
 def test_many_boxes_are_treated_class_by_class(nms, crowded):
     # 12000 boxes: published code changes its rule at 10000. With one class far larger than the others, too.
-    count = 12_000
-    generator = torch.Generator().manual_seed(0)
-    corner = torch.rand(count, 2, generator=generator) * 600
-    boxes = torch.cat([corner, corner + 60], dim=1)
-    scores = torch.rand(count, generator=generator) * 0.9 + 0.1
-    classes = torch.randint(0, 80, (count,), generator=generator)
+    boxes, scores, classes = crowd(12_000)
     classes[:crowded] = 7
     keep, final = nms(boxes, scores, classes)
     expected = torch.full_like(scores, -1)

@@ -11,6 +11,7 @@ from torchvision.ops import roi_align as torchvision_roi_align
 
 from htd.layers import FeatureTable, roi_align
 from htd.layers.roi_align import adaptive_count, bilinear_cells, list_cells, merge_cells, sample_positions
+from tests.golden import close
 
 MODULE = importlib.import_module("htd.layers.roi_align")  # the name in the package is the function
 STRIDES = (4, 10)
@@ -86,6 +87,27 @@ def test_both_implementations_agree(monkeypatch, sampling_ratio):
         results.append((out, *torch.autograd.grad(out.square().sum(), maps)))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_every_device_equals_torchvision_on_a_cpu(device, sampling_ratio, aligned):
+    generator = torch.Generator().manual_seed(0)
+    maps, regions = pyramid(generator, torch.float32), random_regions(generator, 30, torch.float32)
+    expected = by_torchvision(maps, *regions, 7, sampling_ratio, aligned)
+    there = [m.detach().to(device).requires_grad_() for m in maps]
+    found = roi_align(
+        FeatureTable.from_maps(there, STRIDES),
+        *(t.to(device) for t in regions),
+        output_size=7,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+    )
+    close(found, expected, 1e-5)
+    grad = torch.randn(expected.shape, generator=generator)
+    found_grads = torch.autograd.grad(found, there, grad.to(device))
+    for ours, theirs in zip(found_grads, torch.autograd.grad(expected, maps, grad), strict=True):
+        close(ours, theirs, 1e-4)
 
 
 @pytest.mark.parametrize("aligned", [True, False])

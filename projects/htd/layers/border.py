@@ -25,10 +25,12 @@ def drop_border(x: Tensor, edge: int) -> Tensor:
 def halve_border(x: Tensor, edge: int) -> Tensor:
     """Halve the ``edge`` outer rows, then the ``edge`` outer columns, then double the four corner cells.
 
-    So a corner block gets a quarter, but its outermost cell a half: the published rule.
+    So a corner block gets a quarter, but its outermost cell a half: the published rule. On a single row or
+    column corners coincide; such a cell is doubled once.
     """
     weight = x.new_ones(x.shape[-2:])
     weight[~_interior(x.shape[-2], edge, x)] *= 0.5
     weight[:, ~_interior(x.shape[-1], edge, x)] *= 0.5
-    weight[:: x.shape[-2] - 1, :: x.shape[-1] - 1] *= 2
+    # By position: `*=` reads all cells before it writes, so that equal ones are not doubled again.
+    weight[[0, 0, -1, -1], [0, -1, 0, -1]] *= 2
     return x * weight

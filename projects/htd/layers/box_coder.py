@@ -5,6 +5,7 @@ Symbols: R boxes, XYXY in pixels of the resized input; deltas are (dx, dy, dw, d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,11 +23,11 @@ class ClampedBox2BoxTransform(Box2BoxTransform):
 
     Args:
         weights: factors of dx, dy, dw, dh: the inverse standard deviations of the published coders.
-        limits: ``scale_clamp``, the largest |dw| and |dh|; log(1000 / 16) by default.
+        scale_clamp: the largest |dw| and |dh|, after the division by their weights.
     """
 
-    def __init__(self, weights: Sequence[float], **limits: float):
-        super().__init__(tuple(float(w) for w in weights), **limits)
+    def __init__(self, weights: Sequence[float], scale_clamp: float = math.log(1000 / 16)):
+        super().__init__(tuple(float(w) for w in weights), scale_clamp=scale_clamp)
 
     def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
         """Return the deltas (R, 4) that take src_boxes (R, 4) to target_boxes (R, 4).

@@ -6,6 +6,8 @@ Symbols: n boxes of one group, D feature width.
 import torch
 from torch import Tensor
 
+from htd.layers.sampling import full_precision
+
 
 def overlap_mask(boxes: Tensor) -> Tensor:
     """Return (n, n) float: 1 where two boxes (n, 4) overlap, and on the diagonal; else 0.
@@ -15,9 +17,9 @@ def overlap_mask(boxes: Tensor) -> Tensor:
     """
     low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    mask = (high > low).all(dim=2)
-    mask.fill_diagonal_(True)
-    return mask.to(boxes.dtype)
+    # Not `fill_diagonal_`, which cannot be traced.
+    itself = torch.eye(boxes.shape[0], dtype=torch.bool, device=boxes.device)
+    return ((high > low).all(dim=2) | itself).to(boxes.dtype)
 
 
 def spatial_aggregation(mask: Tensor, features: Tensor) -> Tensor:
@@ -45,5 +47,5 @@ def semantic_attention(mask: Tensor, semantics: Tensor) -> Tensor:
         semantics: (n, D).
     """
     with torch.autocast(device_type=semantics.device.type, enabled=False):
-        semantics = semantics.float() if semantics.dtype in (torch.float16, torch.bfloat16) else semantics
+        semantics = full_precision(semantics)
         return ((1 - mask) * (semantics @ semantics.T)).softmax(dim=1)

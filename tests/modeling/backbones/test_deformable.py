@@ -30,9 +30,11 @@ def test_starts_as_the_ordinary_convolution(modulated, channels, factor):
     torch.testing.assert_close(layer(x), wanted.relu(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("offset_groups", [1, 2])
 @pytest.mark.parametrize("modulated", [False, True])
-def test_offsets_and_masks_reach_the_operator(modulated):
-    layer = block(modulated=modulated)
+def test_offsets_and_masks_reach_the_operator(modulated, offset_groups):
+    layer = block(modulated=modulated, offset_groups=offset_groups)
+    offsets = 18 * offset_groups
     torch.nn.init.normal_(layer.conv2_offset.weight, std=0.2)
     torch.nn.init.normal_(layer.conv2_offset.bias)
     x = torch.randn(2, 8, 9, 7)
@@ -40,11 +42,11 @@ def test_offsets_and_masks_reach_the_operator(modulated):
     prediction = layer.conv2_offset(hidden)
     sampled = torchvision.ops.deform_conv2d(
         hidden,
-        prediction[:, :18],
+        prediction[:, :offsets],
         layer.conv2.weight,
         stride=2,
         padding=1,
-        mask=prediction[:, 18:].sigmoid() if modulated else None,
+        mask=prediction[:, offsets:].sigmoid() if modulated else None,
     )
     wanted = layer.conv3(layer.conv2.norm(sampled).relu()) + layer.shortcut(x)
     torch.testing.assert_close(layer(x), wanted.relu(), rtol=1e-4, atol=1e-5)

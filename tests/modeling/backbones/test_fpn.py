@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import Backbone
 
-from htd.modeling.backbones import XavierFPN
 from tests.modeling.backbones.conftest import SMALL, config
 
 
@@ -53,8 +52,7 @@ def test_norm_replaces_the_bias():
     assert fpn.fpn_lateral3.bias is None and fpn.fpn_output3.norm is not None
 
 
-def test_registered_and_config_can_be_saved(tmp_path):
-    assert BACKBONE_REGISTRY.get("XavierFPN") is XavierFPN
+def test_config_can_be_saved(tmp_path):
     LazyConfig.save(
         LazyConfig.apply_overrides(config(), ["bottom_up.depth=101"]), str(tmp_path / "saved.yaml")
     )

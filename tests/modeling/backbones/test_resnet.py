@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.modeling import BACKBONE_REGISTRY
 
 from htd.checkpoint.convert import convert
 from htd.errors import UserError
@@ -126,16 +125,16 @@ def test_only_needed_stages_are_built():
     assert list(model.output_shape()) == ["res2", "res3"]
 
 
-def test_registered():
-    assert BACKBONE_REGISTRY.get("build_resnet") is build_resnet
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"depth": 51}, "no ResNet of depth 51; choose one of 18, 34, 50, 101, 152"),
         ({"depth": 50, "deform_stages": ["layer3"]}, "deform_stages names layer3; the stages are res2"),
         ({"depth": 18, "deform_stages": ["res5"]}, "ResNet-18 has basic"),
+        (
+            {"depth": 50, "deform_stages": ["res3"], "offset_groups": 3},
+            "offset_groups=3 does not divide the 128 channels of res3",
+        ),
         ({"depth": 50, "num_blocks": [1, 1]}, "num_blocks has 2 numbers"),
         ({"depth": 50, "norm": "SyncGN"}, "unknown norm 'SyncGN'"),
     ],

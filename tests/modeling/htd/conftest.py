@@ -22,9 +22,9 @@ def model_config():
 
 
 @pytest.fixture(scope="session")
-def roi_heads(model_config):
+def roi_heads(model_config, device):
     """The published RoI heads; tests leave the weights and the training flag as they found them."""
     holder = Holder(instantiate(model_config.roi_heads))
     weights, _ = convert(published_weights("htd", "roi_head"), holder)
     holder.load_state_dict(weights, strict=True)
-    return holder.roi_heads.eval()
+    return holder.roi_heads.eval().to(device)

@@ -5,8 +5,8 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.golden import image, published_weights, tensors, unpaired
-from tests.modeling.htd.test_modules import close
+from tests.golden import close, image, published_weights, tensors, unpaired
+from tests.modeling.htd.test_modules import detections
 
 # Smaller than published, as in the reference case.
 RPN_CANDIDATES, RPN_PROPOSALS, DETECTIONS = 150, 300, 400
@@ -18,7 +18,7 @@ def case():
 
 
 @pytest.fixture(scope="module")
-def model(model_config):
+def model(model_config, device):
     config = model_config.copy()
     config.proposal_generator.proposal_rule.pre_nms_topk = [2000, RPN_CANDIDATES]
     config.proposal_generator.proposal_rule.post_nms_topk = [2000, RPN_PROPOSALS]
@@ -26,7 +26,7 @@ def model(model_config):
     model = instantiate(config).eval()
     weights, _ = convert(published_weights("htd", "manifest_r50"), model)
     model.load_state_dict(weights, strict=True)
-    return model
+    return model.to(device)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_feature_maps(case, steps):
 
 
 def test_proposals(case, steps):
-    proposals = steps[2]
+    proposals = steps[2].to("cpu")
     found = {"boxes": proposals.proposal_boxes.tensor, "scores": proposals.objectness_logits.sigmoid()}
     wanted = {"boxes": case["proposals0"].numpy(), "scores": case["objectness0"].numpy()}
     assert len(found["scores"]) == RPN_PROPOSALS
@@ -67,12 +67,12 @@ def test_stages(case, steps, model):
     images, features, proposals = steps
     first, second = model.roi_heads.stages
     count = len(case["s0_cls"])
-    distance = torch.cdist(case["proposals0"][:count], proposals.proposal_boxes.tensor, p=float("inf"))
+    distance = torch.cdist(case["proposals0"][:count], proposals.proposal_boxes.tensor.cpu(), p=float("inf"))
     order = distance.argmin(dim=1)
     with torch.no_grad():
         context, _ = model.roi_heads.make_context(images, features)
         boxes = [proposals.proposal_boxes.tensor]
-        rois, rows = context.rois(boxes), torch.arange(RPN_PROPOSALS)
+        rois, rows = context.rois(boxes), torch.arange(RPN_PROPOSALS, device=model.device)
         common = first.head.classify(context, rois, None)
         deltas = first.head.regress(context, rois, common, rows)
         refined = first.refine(common.logits, deltas, boxes, context.image_sizes)
@@ -82,6 +82,7 @@ def test_stages(case, steps, model):
         close(deltas[order], case["s0_reg"], 2e-4)
         close(refined[0][order], case["rois1"][:, 1:], 5e-3)
         close(decoupled.logits[order], case["s1_cls"], 3e-3)
+        order = order.to(model.device)
         close(second.head.regress(context, rois, decoupled, order), case["s1_reg"], 2e-4)
 
 
@@ -89,7 +90,7 @@ def test_detections(case, model, inputs):
     with torch.no_grad():
         found = model(inputs)[0]["instances"]
     assert found.image_size == (230.4, 320)
-    found = {"boxes": found.pred_boxes.tensor, "scores": found.scores, "labels": found.pred_classes}
+    found = detections(found)
     wanted = {name: case[f"{name}0"].numpy() for name in found}
     assert len(found["scores"]) == DETECTIONS
     assert not len(unpaired(wanted, found, box_tolerance=1e-2, score_tolerance=5e-4))

@@ -1,13 +1,12 @@
 """HTD's modules against the reference arrays of the published implementation."""
 
-import numpy as np
 import pytest
 import torch
 from detectron2.structures import Instances
 
 from htd.layers import FeatureTable
 from htd.modeling.cascade import LevelRule, RoIContext, RoIs
-from tests.golden import feature_maps, random_input, tensors
+from tests.golden import close, feature_maps, random_input, tensors
 
 LEVELS = ("p2", "p3", "p4", "p5")
 
@@ -22,16 +21,22 @@ def rois_of(array):
     return RoIs(boxes, array[:, 0].long(), LevelRule()(boxes))
 
 
-def close(found, wanted, atol, rtol=0.0):
-    np.testing.assert_allclose(found.detach().numpy(), wanted.numpy(), atol=atol, rtol=rtol)
+def on(device, arrays):
+    return {name: x.to(device) for name, x in arrays.items()}
 
 
-def test_semantic_aggregation(roi_heads):
+def detections(instances):
+    """Boxes, scores and labels as :func:`tests.golden.unpaired` takes them."""
+    found = instances.to("cpu")
+    return {"boxes": found.pred_boxes.tensor, "scores": found.scores, "labels": found.pred_classes}
+
+
+def test_semantic_aggregation(roi_heads, device):
     case = tensors("htd", "sfa")
     part = roi_heads.context["global_vector"]
-    p6 = random_input("p6", (2, 256, 5, 7), 11).requires_grad_()
+    p6 = random_input("p6", (2, 256, 5, 7), 11).to(device).requires_grad_()
     labels = case["labels_flat"].split(case["labels_count"].tolist())
-    targets = [Instances((160, 224), gt_classes=x) for x in labels]
+    targets = [Instances((160, 224), gt_classes=x.to(device)) for x in labels]
     vector, losses = part({"p6": p6}, targets)
     loss = losses["loss_global"]
     gradients = torch.autograd.grad(loss, [p6, part.convs[0].weight, part.fc.weight, part.fc.bias])
@@ -45,10 +50,10 @@ def test_semantic_aggregation(roi_heads):
     close(gradients[3], case["grad_fc_bias"], 1e-6)
 
 
-def test_border_aware_features(roi_heads):
-    case = tensors("htd", "ba")
+def test_border_aware_features(roi_heads, device):
+    case = on(device, tensors("htd", "ba"))
     branch = roi_heads.stages[1].head.regression
-    context = context_of(feature_maps(12, 2, 160, 224))
+    context = context_of(on(device, feature_maps(12, 2, 160, 224)))
 
     def features(rows):
         return branch.pooler(context, rois_of(rows))
@@ -62,13 +67,13 @@ def test_border_aware_features(roi_heads):
         assert branch.features(features(case["rois"][:0])).shape == (0, 256, 7, 7)
 
 
-def test_heterogeneous_head_on_given_features(roi_heads):
-    case = tensors("htd", "pgraph")
+def test_heterogeneous_head_on_given_features(roi_heads, device):
+    case = on(device, tensors("htd", "pgraph"))
     head = roi_heads.stages[1].head
     rois = rois_of(case["rois"])
-    x = random_input("roi_feat", (26, 256, 7, 7), 13)
-    enhanced = random_input("enhanced", (26, 256, 7, 7), 13)
-    vector = random_input("global", (2, 256, 1, 1), 13).flatten(1)[rois.image_index]
+    x = random_input("roi_feat", (26, 256, 7, 7), 13).to(device)
+    enhanced = random_input("enhanced", (26, 256, 7, 7), 13).to(device)
+    vector = random_input("global", (2, 256, 1, 1), 13).to(device).flatten(1)[rois.image_index]
     prototypes = roi_heads.stages[0].head.cls_score
     assert torch.equal(rois.levels, case["levels"])
     with torch.no_grad():

@@ -7,29 +7,32 @@ from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.layers import HardNMS, SoftNMS
 from htd.modeling.cascade import DetectionSelector
-from tests.golden import feature_maps, tensors, unpaired
-from tests.modeling.htd.test_modules import close
+from tests.golden import close, feature_maps, tensors, unpaired
+from tests.modeling.htd.test_modules import detections, on
 
 GRAPH = "stages.1.head.classification.graph.transforms"
 
 
-def inputs(case, seed, *, grad=False):
-    maps = feature_maps(seed, 2, *case["batch_hw"].tolist())
+def inputs(case, seed, device, *, grad=False):
+    maps = on(device, feature_maps(seed, 2, *case["batch_hw"].tolist()))
     sizes = [tuple(hw) for hw in case["image_hw"].tolist()]
     images = ImageList(torch.zeros(2, 3, *case["batch_hw"].tolist()), sizes)
-    proposals = [Instances(size, proposal_boxes=Boxes(case[f"proposals{i}"])) for i, size in enumerate(sizes)]
+    proposals = [
+        Instances(size, proposal_boxes=Boxes(case[f"proposals{i}"].to(device)))
+        for i, size in enumerate(sizes)
+    ]
     return images, {name: x.requires_grad_(grad) for name, x in maps.items()}, proposals
 
 
-def test_stages_at_inference(roi_heads):
+def test_stages_at_inference(roi_heads, device):
     case = tensors("htd", "infer")
-    images, features, proposals = inputs(case, 14)
+    images, features, proposals = inputs(case, 14, device)
     boxes = [p.proposal_boxes.tensor for p in proposals]
     first, second = roi_heads.stages
     with torch.no_grad():
         context, _ = roi_heads.make_context(images, features)
         rois = context.rois(boxes)
-        everything = torch.arange(len(rois))
+        everything = torch.arange(len(rois), device=device)
         common = first.head.classify(context, rois, None)
         deltas = first.head.regress(context, rois, common, everything)
         close(common.logits, case["s0_cls"], 1e-3)
@@ -46,15 +49,14 @@ def test_stages_at_inference(roi_heads):
     ("kind", "nms", "tolerance"),
     [("hard", HardNMS(iou_threshold=0.5), 5e-4), ("soft", SoftNMS(method="linear"), 1e-3)],
 )
-def test_detections(roi_heads, kind, nms, tolerance):
+def test_detections(roi_heads, device, kind, nms, tolerance):
     case = tensors("htd", "infer")
     select = DetectionSelector(score_threshold=0.05, nms=nms, max_detections=400)
     with torch.no_grad():
-        predictions = roi_heads.predict(*inputs(case, 14))
+        predictions = roi_heads.predict(*inputs(case, 14, device))
     for i, predicted in enumerate(predictions):
         (height, width), scale = predicted.image_size, case["scale_factor"][i].tolist()
-        found = select(predicted.resized(height / scale[1], width / scale[0]))
-        found = {"boxes": found.pred_boxes.tensor, "scores": found.scores, "labels": found.pred_classes}
+        found = detections(select(predicted.resized(height / scale[1], width / scale[0])))
         wanted = {name: case[f"{kind}_{name}{i}"].numpy() for name in found}
         missing = unpaired(wanted, found, box_tolerance=1e-2, score_tolerance=tolerance)
         assert len(missing) <= 0.01 * len(wanted["scores"])
@@ -64,12 +66,16 @@ def test_detections(roi_heads, kind, nms, tolerance):
 
 
 @pytest.fixture(scope="module")
-def trained(roi_heads):
+def trained(roi_heads, device):
     """Losses of the training case, the rows that each stage saw, and gradients of their sum."""
     case = tensors("htd", "train")
-    images, features, proposals = inputs(case, 15, grad=True)
+    images, features, proposals = inputs(case, 15, device, grad=True)
     targets = [
-        Instances(p.image_size, gt_boxes=Boxes(case[f"gt_boxes{i}"]), gt_classes=case[f"gt_labels{i}"])
+        Instances(
+            p.image_size,
+            gt_boxes=Boxes(case[f"gt_boxes{i}"].to(device)),
+            gt_classes=case[f"gt_labels{i}"].to(device),
+        )
         for i, p in enumerate(proposals)
     ]
     seen = []
@@ -115,6 +121,7 @@ def test_losses(trained):
 def test_samples_and_outputs_of_a_stage(trained, stage):
     case, _, seen, *_ = trained
     logits, deltas, rows, samples = seen[stage]
+    samples = [s.to("cpu") for s in samples]
     image = torch.cat([torch.full((len(s),), float(i)) for i, s in enumerate(samples)])
     boxes = torch.cat([s.proposal_boxes.tensor for s in samples])
     labels = torch.cat([s.gt_classes for s in samples])
@@ -123,7 +130,7 @@ def test_samples_and_outputs_of_a_stage(trained, stage):
     assert torch.equal(labels, case[f"s{stage}_labels"])
     close(torch.cat([image[:, None], boxes], dim=1), case[f"s{stage}_rois"], 5e-3)
     close(logits, case[f"s{stage}_cls"], (1e-3, 5e-3)[stage])
-    close(deltas, case[f"s{stage}_reg"][rows], 5e-4)
+    close(deltas, case[f"s{stage}_reg"][rows.cpu()], 5e-4)
 
 
 def test_box_targets(trained, roi_heads):
@@ -133,7 +140,7 @@ def test_box_targets(trained, roi_heads):
         truth = torch.cat([s.gt_boxes.tensor for s in samples])
         positive = torch.cat([s.gt_classes for s in samples]) < 80
         found = roi_heads.stages[k].box_transform.get_deltas(boxes[positive], truth[positive])
-        close(found, case[f"s{k}_targets"][positive], 5e-4)
+        close(found, case[f"s{k}_targets"][positive.cpu()], 5e-4)
 
 
 def test_gradients_of_parameters(trained):

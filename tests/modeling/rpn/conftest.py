@@ -18,22 +18,22 @@ def config():
     return LazyConfig.load(str(CONFIG)).proposal_generator
 
 
-def network(cfg):
-    """Build a network with the reference weights."""
+def network(cfg, device="cpu"):
+    """Build a network with the reference weights on a device."""
     rpn = instantiate(cfg)
     weights, _ = convert(published_weights("htd", "manifest_r50", "rpn_head."), rpn, source="htd")
     rpn.load_state_dict(weights)
-    return rpn
+    return rpn.to(device)
 
 
-def image_list(sizes, batch_size=(64, 96)):
+def image_list(sizes, batch_size=(64, 96), device="cpu"):
     """Return images of the given unpadded sizes; their values are not read."""
-    return ImageList(torch.zeros(len(sizes), 3, *batch_size), [tuple(size) for size in sizes])
+    return ImageList(torch.zeros(len(sizes), 3, *batch_size, device=device), [tuple(size) for size in sizes])
 
 
-def targets(boxes, sizes):
+def targets(boxes, sizes, device="cpu"):
     """Return the ground truth of each image."""
-    return [Instances(tuple(s), gt_boxes=Boxes(b)) for b, s in zip(boxes, sizes, strict=True)]
+    return [Instances(tuple(s), gt_boxes=Boxes(b.to(device))) for b, s in zip(boxes, sizes, strict=True)]
 
 
 @pytest.fixture(scope="module")

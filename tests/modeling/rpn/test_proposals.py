@@ -64,6 +64,9 @@ def test_non_finite_predictions_are_left_out():
     logits = [torch.tensor([[1.0, 2.0, torch.inf]])]
     (found,) = propose(rule(), [boxes], logits, [(30, 30)], deltas=deltas, training=True)
     assert found.objectness_logits.tolist() == [1]
+    drops = rule(Detectron2ProposalRule)
+    (found,) = propose(drops, [boxes], logits, [(30, 30)], deltas=deltas, training=True)
+    assert found.objectness_logits.tolist() == [1]
 
 
 def test_low_precision_and_no_images():
@@ -71,6 +74,8 @@ def test_low_precision_and_no_images():
     boxes[:, 2:] += 10
     (found,) = propose(rule(), [boxes], [torch.randn(1, 50).bfloat16()], [(30, 30)])
     assert found.objectness_logits.dtype == found.proposal_boxes.tensor.dtype == torch.float32
+    (found,) = propose(rule(), [boxes.double()], [torch.randn(1, 50).double()], [(30, 30)])
+    assert found.objectness_logits.dtype == torch.float64
     assert propose(rule(), [boxes], [torch.zeros(0, 50)], []) == []
 
 

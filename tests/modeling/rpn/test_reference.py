@@ -4,24 +4,29 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden import feature_maps, tensors, unpaired
+from tests.golden import close, feature_maps, tensors, unpaired
 from tests.modeling.rpn.conftest import config, image_list, network, targets
 
 NAMES = {"rpn_conv": "conv", "rpn_cls": "objectness_logits", "rpn_reg": "anchor_deltas"}
 
 
-def test_proposals():
+def maps_on(device, seed, batch):
+    return {name: value.to(device) for name, value in feature_maps(seed, 2, *batch).items()}
+
+
+def test_proposals(device):
     case = tensors("htd", "rpn_infer")
     cfg = config()
     before, after = case["nms_pre_post"].tolist()
     cfg.proposal_rule.pre_nms_topk[1], cfg.proposal_rule.post_nms_topk[1] = before, after
     batch = case["batch_hw"].tolist()
-    maps = feature_maps(61, 2, *batch)
+    images = image_list(case["image_hw"].tolist(), batch, device)
     with torch.no_grad():
-        proposals, losses = network(cfg).eval()(image_list(case["image_hw"].tolist(), batch), maps)
+        proposals, losses = network(cfg, device).eval()(images, maps_on(device, 61, batch))
     assert losses == {}
     for i, (found, empty) in enumerate(zip(proposals, (28, 78), strict=True)):
-        boxes, scores = found.proposal_boxes.tensor.numpy(), found.objectness_logits.sigmoid().numpy()
+        boxes = found.proposal_boxes.tensor.cpu().numpy()
+        scores = found.objectness_logits.sigmoid().cpu().numpy()
         reference = {"boxes": case[f"proposals{i}"].numpy(), "scores": case[f"objectness{i}"].numpy()}
         missing = unpaired(
             reference, {"boxes": boxes, "scores": scores}, box_tolerance=5e-3, score_tolerance=1e-5
@@ -32,30 +37,30 @@ def test_proposals():
 
 
 @pytest.fixture(scope="module")
-def training():
+def training(device):
     """Losses, gradients, anchors and labels of the training case."""
     case = tensors("htd", "rpn_train")
-    rpn = network(config()).train()
+    rpn = network(config(), device).train()
     sizes = case["image_hw"].tolist()
     batch = case["batch_hw"].tolist()
-    truth = targets([case["gt_boxes0"], case["gt_boxes1"]], sizes)
-    maps = {name: value.requires_grad_() for name, value in feature_maps(16, 2, *batch).items()}
-    _, losses = rpn(image_list(sizes, batch), maps, truth)
+    truth = targets([case["gt_boxes0"], case["gt_boxes1"]], sizes, device)
+    maps = {name: value.requires_grad_() for name, value in maps_on(device, 16, batch).items()}
+    _, losses = rpn(image_list(sizes, batch, device), maps, truth)
     sum(losses.values()).backward()
     anchors = rpn.anchor_generator(list(maps.values()))
     labels, _ = rpn.label_and_sample_anchors(anchors, truth)
-    return case, rpn, losses, anchors, labels
+    return case, rpn, losses, anchors, labels.cpu()
 
 
 def test_losses(training):
     case, _, losses, _, _ = training
     for ours, theirs in (("loss_rpn_cls", "loss_rpn_cls"), ("loss_rpn_loc", "loss_rpn_bbox")):
-        torch.testing.assert_close(losses[ours].detach(), case[theirs], rtol=1e-4, atol=0)
+        close(losses[ours], case[theirs], 0, rtol=1e-4)
 
 
 def test_anchors_and_labels(training):
     case, rpn, _, anchors, labels = training
-    torch.testing.assert_close(torch.cat([a.tensor for a in anchors]), case["anchors"], rtol=0, atol=1e-4)
+    close(torch.cat([a.tensor for a in anchors]), case["anchors"], 1e-4)
     assert torch.equal(labels, case["anchor_state"])
     assert torch.equal((labels == 1).sum(dim=1), case["num_pos"])
     assert torch.equal((labels == 0).sum(dim=1), case["num_neg"])
@@ -71,8 +76,6 @@ def test_gradients(training):
         layer = getattr(rpn.rpn_head, ours)
         for leaf in ("weight", "bias"):
             norm = getattr(layer, leaf).grad.norm()
-            wanted = case[f"gradnorm_rpn_head.{theirs}.{leaf}"]
-            torch.testing.assert_close(norm, wanted, rtol=1e-3, atol=0)
+            close(norm, case[f"gradnorm_rpn_head.{theirs}.{leaf}"], 0, rtol=1e-3)
         if theirs != "rpn_conv":
-            wanted = case[f"grad_rpn_head.{theirs}.bias"]
-            torch.testing.assert_close(layer.bias.grad, wanted, rtol=0, atol=1e-5)
+            close(layer.bias.grad, case[f"grad_rpn_head.{theirs}.bias"], 1e-5)

@@ -21,9 +21,19 @@ class DeformableBottleneckBlock(BottleneckBlock):
     Args:
         in_channels, out_channels, block: as in ``BottleneckBlock``.
         modulated: predict a weight for each sample as well (v2).
+        offset_groups: groups of channels with offsets (and weights) of their own; divides the channels
+            of ``conv2``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, modulated: bool = False, **block):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        modulated: bool = False,
+        offset_groups: int = 1,
+        **block,
+    ):
         super().__init__(in_channels, out_channels, **block)
         plain = self.conv2
         geometry = {"stride": plain.stride, "padding": plain.padding, "dilation": plain.dilation}
@@ -37,7 +47,7 @@ class DeformableBottleneckBlock(BottleneckBlock):
             **geometry,
         )
         self.conv2.weight = plain.weight
-        samples = plain.weight[0, 0].numel()
+        samples = offset_groups * plain.weight[0, 0].numel()
         channels = samples * (3 if modulated else 2)
         self.conv2_offset = Conv2d(plain.in_channels, channels, plain.kernel_size, **geometry)
         nn.init.zeros_(self.conv2_offset.weight)
@@ -59,6 +69,9 @@ def _offset_only(prediction: Tensor) -> tuple[Tensor, None]:
 
 
 def _offset_and_mask(prediction: Tensor) -> tuple[Tensor, Tensor]:
-    """Split (N, 3S, H, W) into 2S offsets, (y, x) for each of S samples, and S weights in (0, 1)."""
+    """Split (N, 3S, H, W) into 2S offsets, (y, x) for each of S samples, and S weights in (0, 1).
+
+    The samples of an offset group follow each other.
+    """
     offset_y_x, mask = prediction.split([prediction.shape[1] // 3 * 2, prediction.shape[1] // 3], dim=1)
     return offset_y_x, mask.sigmoid()

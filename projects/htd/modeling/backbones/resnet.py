@@ -33,6 +33,7 @@ def build_resnet(
     freeze_at: int = 2,
     deform_stages: Sequence[str] = (),
     modulated: bool = False,
+    offset_groups: int = 1,
     out_features: Sequence[str] = STAGES,
 ) -> ResNet:
     """Build a ResNet or ResNeXt with the stride in the 3x3 convolution.
@@ -48,13 +49,15 @@ def build_resnet(
             and their batch norms keep their statistics.
         deform_stages: stages whose 3x3 convolutions are all deformable, such as ["res4", "res5"].
         modulated: version 2 of deformable convolution instead of version 1.
+        offset_groups: groups of channels of a deformable convolution with offsets of their own.
         out_features: stages that the network returns.
 
     Returns:
         Detectron2's ``ResNet``; parameters have Detectron2's names.
 
     Raises:
-        UserError: an unknown depth, norm or stage, or deformable basic blocks.
+        UserError: an unknown depth, norm or stage, deformable basic blocks, or offset groups that do not
+            divide the channels.
     """
     _check(depth, num_blocks, deform_stages)
     basic = depth in BASIC_DEPTHS
@@ -64,7 +67,9 @@ def build_resnet(
     for i, (name, count) in enumerate(zip(STAGES, num_blocks or BLOCKS[depth], strict=True)):
         block = {"block_class": BasicBlock}
         if not basic:
-            block = _bottleneck(groups, width_per_group * 2**i, name in deform_stages, modulated)
+            block = _bottleneck(groups, width_per_group * 2**i)
+        if name in deform_stages:
+            block = _deformable(block, name, modulated=modulated, offset_groups=offset_groups)
         out_channels = stem_channels * 2**i * (1 if basic else 4)
         stages.append(
             ResNet.make_stage(
@@ -98,11 +103,18 @@ def _norms(norm: str, freeze_at: int) -> list:
     return [frozen if i < freeze_at else norm_layer(norm) for i in range(1 + len(STAGES))]
 
 
-def _bottleneck(groups: int, width_per_group: int, deformable: bool, modulated: bool) -> dict:
-    block = {"bottleneck_channels": groups * width_per_group, "num_groups": groups}
-    if deformable:
-        return {"block_class": DeformableBottleneckBlock, "modulated": modulated, **block}
-    return {"block_class": BottleneckBlock, **block}
+def _bottleneck(groups: int, width_per_group: int) -> dict:
+    channels = groups * width_per_group
+    return {"block_class": BottleneckBlock, "bottleneck_channels": channels, "num_groups": groups}
+
+
+def _deformable(block: dict, stage: str, *, modulated: bool, offset_groups: int) -> dict:
+    """Return the settings of a deformable block in place of an ordinary bottleneck block."""
+    channels = block["bottleneck_channels"]
+    if offset_groups < 1 or channels % offset_groups:
+        raise UserError(f"offset_groups={offset_groups} does not divide the {channels} channels of {stage}")
+    kind = {"block_class": DeformableBottleneckBlock, "modulated": modulated, "offset_groups": offset_groups}
+    return {**block, **kind}
 
 
 def _check(depth: int, num_blocks: Sequence[int] | None, deform_stages: Sequence[str]) -> None:

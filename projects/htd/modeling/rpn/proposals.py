@@ -1,7 +1,7 @@
 """How scored and regressed anchors become proposals.
 
-Symbols: N images, L levels, R_l anchors of level l. Both rules take and return the same; neither
-gives a gradient.
+Symbols: N images, L levels, R_l anchors of level l; n candidates of an image. Both rules take and return
+the same; neither gives a gradient.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from htd.layers.box_coder import clip_boxes
+from htd.layers.sampling import full_precision
 
 
 class ProposalRule:
@@ -90,7 +90,7 @@ class ProposalRule:
     ) -> tuple[Tensor, Tensor]:
         """Decode the best anchors of a level; return boxes (N, n, 4) and logits (N, n)."""
         # The order of the logits is the order of their sigmoids, and has fewer ties.
-        scores, index = logits.float().topk(min(at_most, logits.shape[1]), dim=1)
+        scores, index = full_precision(logits).topk(min(at_most, logits.shape[1]), dim=1)
         deltas = deltas.gather(1, index[..., None].expand(-1, -1, 4))
         boxes = transform.apply_deltas(deltas.flatten(0, 1), anchors[index.flatten()])
         return boxes.view(*index.shape, 4), scores
@@ -98,47 +98,39 @@ class ProposalRule:
     def _suppress(
         self, boxes: Tensor, scores: Tensor, levels: Tensor, image_size: tuple[int, int], at_most: int
     ) -> Instances:
-        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
-        boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
-        keep = batched_nms(boxes, scores, levels, self.nms_thresh)[:at_most]
+        valid = self._valid(boxes, scores)
+        boxes, scores, levels = boxes[valid], scores[valid], levels[valid]
+        # Detectron2's function computes in float32 and wants both in it.
+        keep = batched_nms(boxes, scores.float(), levels, self.nms_thresh)[:at_most]
         return Instances(image_size, proposal_boxes=Boxes(boxes[keep]), objectness_logits=scores[keep])
+
+    def _valid(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """Return which clipped boxes (n, 4) with scores (n,) take part in the suppression, bool."""
+        return torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
 
 
 class Detectron2ProposalRule(ProposalRule):
     """Detectron2's rule, which drops small boxes before the suppression.
 
+    Equal to its ``find_top_rpn_proposals``, except that in training, too, non-finite predictions are left
+    out instead of raising.
+
     Args:
-        limits: those of :class:`ProposalRule`.
+        pre_nms_topk, post_nms_topk, nms_thresh: those of :class:`ProposalRule`.
         min_box_size: boxes with a side not larger than this many pixels are dropped.
     """
 
-    def __init__(self, *, min_box_size: float = 0.0, **limits):
-        super().__init__(**limits)
-        self.min_box_size = float(min_box_size)
-
-    @torch.no_grad()
-    def __call__(
+    def __init__(
         self,
-        anchors: Sequence[Tensor],
-        logits: Sequence[Tensor],
-        deltas: Sequence[Tensor],
-        image_sizes: Sequence[tuple[int, int]],
         *,
-        transform: Box2BoxTransform,
-        training: bool,
-    ) -> list[Instances]:
-        """Select proposals; see :meth:`ProposalRule.__call__`."""
-        boxes = [
-            transform.apply_deltas(d.flatten(0, 1), a.repeat(len(d), 1)).view(d.shape)
-            for a, d in zip(anchors, deltas, strict=True)
-        ]
-        return find_top_rpn_proposals(
-            boxes,
-            list(logits),
-            list(image_sizes),
-            self.nms_thresh,
-            self.pre_nms_topk[not training],
-            self.post_nms_topk[not training],
-            self.min_box_size,
-            training,
-        )
+        pre_nms_topk: tuple[int, int],
+        post_nms_topk: tuple[int, int],
+        nms_thresh: float = 0.7,
+        min_box_size: float = 0.0,
+    ):
+        super().__init__(pre_nms_topk=pre_nms_topk, post_nms_topk=post_nms_topk, nms_thresh=nms_thresh)
+        self.min_box_size = min_box_size
+
+    def _valid(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        large = (boxes[:, 2:] - boxes[:, :2] > self.min_box_size).all(dim=1)
+        return large & super()._valid(boxes, scores)

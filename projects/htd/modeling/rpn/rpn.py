@@ -56,6 +56,8 @@ class PublishedRPN(RPN):
         smooth_l1_beta: float = 1 / 9,
         loss_weight: float | Mapping[str, float] = 1.0,
     ):
+        # The matcher and the limits of the proposals are copies that Detectron2's constructor wants: what
+        # would read them there is overridden here, and the parts are read instead.
         super().__init__(
             in_features=list(in_features),
             head=head,
