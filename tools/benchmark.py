@@ -5,9 +5,14 @@
     python tools/benchmark.py --config-file configs/htd/htd_r50_fpn_1x.py \\
         --config-file configs/baselines/faster_rcnn_r50_fpn_1x.py --train
 
-Whole models have random weights: the RPN fills its proposals, but how many boxes pass the score threshold
-is not what a trained model would have, and parts which see only such boxes cost accordingly. key=value
-overrides, given to all configs, can change the threshold.
+Whole models have random weights: the RPN fills its proposals, but how many RoIs pass the score threshold is
+not what a trained model would have, and parts which see only such RoIs cost accordingly. Almost all do with
+HTD, whose second stage is then at its most expensive; with the override
+
+    model.roi_heads.selection.score_threshold=1
+
+none do, with any config, and the two runs enclose the cost of a trained model. What HTD's second stage costs
+at shares between, --component htd_second_stage prints. Overrides (key=value) are given to all configs.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ import torch
 from benchmark_components import COMPONENTS, Comparison
 from benchmark_models import ModelCost, Settings, measure_models
 from htd.errors import UserError, run_cli
+
+SMALLEST = 32  # pixels a side: the stride of the backbones
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,6 +51,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for name in ("images", "repeat", "threads"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}: it has to be at least 1")
+    if min(args.size) < SMALLEST:
+        height, width = args.size
+        raise UserError(f"--size is {height} {width}: both have to be at least {SMALLEST}")
     if args.component and args.component not in COMPONENTS:
         raise UserError(f"there is no component {args.component!r}: choose from {', '.join(COMPONENTS)}")
     return args
@@ -52,9 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print a table."""
     args = parse_arguments(arguments)
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device is {args.device}, but torch finds no GPU")
+    device = find_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {args.threads} thread(s)"
     torch.set_num_threads(args.threads)
     if args.component:
@@ -75,6 +83,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batch = f"{args.images} x {args.size[0]} x {args.size[1]}"
     print(f"{batch} pixels, {name}, torch {torch.__version__}, medians of {args.repeat} rounds")
     print_table(*model_table(costs))
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name.
+
+    Raises:
+        UserError: there is none of that name, or it is neither a CPU nor a GPU of CUDA's.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device is {name!r}: write cpu, cuda or, for a certain GPU, cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device is {name}, but torch finds no such GPU")
+    return device
 
 
 def component_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:

@@ -106,15 +106,15 @@ def test_deformable_layers_take_the_weights_of_the_layers_they_replace():
 
 
 @pytest.mark.parametrize(
-    ("uri", "url", "checked"),
+    ("uri", "url"),
     [
-        ("imagenet://torchvision/resnet50", torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url, True),
-        ("imagenet://torchvision/resnet152", torchvision.models.ResNet152_Weights.IMAGENET1K_V1.url, True),
-        ("imagenet://mmdet/resnext101_64x4d", imagenet.OPENMMLAB + "resnext101_64x4d-ee2c6f71.pth", False),
-        ("imagenet://mmdet/resnext101_32x4d", imagenet.OPENMMLAB + "resnext101_32x4d-a5af3160.pth", False),
+        ("imagenet://torchvision/resnet50", torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url),
+        ("imagenet://torchvision/resnet152", torchvision.models.ResNet152_Weights.IMAGENET1K_V1.url),
+        ("imagenet://mmdet/resnext101_64x4d", imagenet.OPENMMLAB + "resnext101_64x4d-ee2c6f71.pth"),
+        ("imagenet://mmdet/resnext101_32x4d", imagenet.OPENMMLAB + "resnext101_32x4d-a5af3160.pth"),
     ],
 )
-def test_named_weights(uri, url, checked, weights, monkeypatch):
+def test_named_weights(uri, url, weights, monkeypatch):
     asked = []
 
     def download(url, *, map_location, check_hash, weights_only):
@@ -126,7 +126,14 @@ def test_named_weights(uri, url, checked, weights, monkeypatch):
     assert PathManager.isfile(uri) and PathManager.exists(uri) and not asked
     with PathManager.open(uri, "rb") as opened:
         assert len(torch.load(opened, weights_only=True)["model"]) == 120
-    assert asked == [(url, checked)]
+    assert asked == [(url, True)]
+
+
+def test_every_named_file_carries_the_hash_that_is_checked():
+    models = torchvision.models.list_models(torchvision.models)
+    urls = [imagenet._torchvision_url(model) for model in models if model.startswith(("resnet", "resnext"))]
+    names = urls + list(imagenet.OPENMMLAB_FILES.values())
+    assert len(urls) > 6 and all(len(torch.hub.HASH_REGEX.search(name)[1]) == 8 for name in names)
 
 
 def test_no_connection(monkeypatch):

@@ -81,6 +81,12 @@ def test_unusable_boxes_are_skipped_with_a_count(coco, caplog):
     )
 
 
+def test_null_stands_for_what_is_absent(coco):
+    boxes = [{"area": None, "iscrowd": None}, {"area": None, "iscrowd": True, "bbox": [1, 1, 5, 5]}]
+    records = coco_dataset("nulls", **coco([(40, 40)], boxes))
+    assert [item["iscrowd"] for item in records[0]["annotations"]] == [0, 1]
+
+
 def test_published_filters_are_options(coco):
     images = [(40, 40), (40, 40), (40, 31), (40, 32)]
     boxes = [{"image_id": 1}, {"image_id": 2, "iscrowd": 1}, {"image_id": 3}, {"image_id": 4}]
@@ -93,10 +99,11 @@ def test_published_filters_are_options(coco):
 def test_masks_on_request(coco):
     triangle = [[1, 1, 9, 1, 5, 8]]
     rle = {"size": [40, 40], "counts": [0, 4, 1596]}
-    boxes = [{"segmentation": triangle}, {"segmentation": rle}, {"segmentation": [[1, 1, 2, 2]]}, {}]
+    faulty = [[[1, 1, 2, 2]], None, "polygon", [1, 1, 9, 1, 5, 8], {}, {"counts": "04", "size": None}]
+    boxes = [{"segmentation": mask} for mask in (triangle, rle, *faulty)] + [{}]
     files = coco([(40, 40)], boxes)
     plain = coco_dataset("masks", **files)[0]["annotations"]
-    assert len(plain) == 4 and not any("segmentation" in item for item in plain)
+    assert len(plain) == 9 and not any("segmentation" in item for item in plain)
     first, second = coco_dataset("masks", **files, masks=True)[0]["annotations"]
     assert first["segmentation"] == triangle
     assert second["segmentation"]["size"] == [40, 40] and isinstance(second["segmentation"]["counts"], bytes)
@@ -116,6 +123,14 @@ def test_missing_files_name_the_path_and_the_cure(coco, tmp_path):
     refused("1.png .* does not exist; is .*/images the folder", "none", **files)
 
 
+def image(**changes):
+    return {"id": 1, "file_name": "1.png", "height": 40, "width": 40} | changes
+
+
+def box(**changes):
+    return {"id": 7, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]} | changes
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -131,6 +146,21 @@ def test_missing_files_name_the_path_and_the_cure(coco, tmp_path):
         ({"images": [{"id": 1, "file_name": "1.png", "height": 40}]}, "entry id 1 of 'images' lacks width"),
         ({"annotations": [{"id": 5, "image_id": 1}]}, "entry id 5 of 'annotations' lacks category_id, bbox"),
         ({"annotations": None}, "no list 'annotations'"),
+        ({"annotations": [None]}, "instances.json: entry number 0 of 'annotations' is null, not an object"),
+        ({"images": [[1, "1.png"]]}, r"entry number 0 of 'images' is \[1, \"1.png\"\], not an object"),
+        ({"images": [image(file_name=3)]}, "entry id 1 of 'images' has file_name 3; it has to be a text"),
+        ({"images": [image(height="40")]}, 'entry id 1 .* has height "40"; .* a number above 0'),
+        ({"images": [image(width=None)]}, "entry id 1 .* has width null"),
+        ({"images": [image(id=[1])]}, r"entry id \[1\] of 'images' has id \[1\]; .* whole number or a text"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}]}, "'categories' has id \"2\""),
+        ({"categories": [{"id": 1, "name": None}]}, "entry id 1 of 'categories' has name null"),
+        ({"annotations": [box(bbox=None)]}, "entry id 7 .* has bbox null; it has to be a list of numbers"),
+        ({"annotations": [box(bbox=["1", "2", "3", "4"])]}, "entry id 7 of 'annotations' has bbox .*\"4\""),
+        ({"annotations": [box(bbox=["9" * 99])]}, r"has bbox .{60}\.\.\.; it has"),
+        ({"annotations": [box(category_id="1")]}, "entry id 7 of 'annotations' has category_id \"1\""),
+        ({"annotations": [box(image_id=None)]}, "entry id 7 of 'annotations' has image_id null"),
+        ({"annotations": [box(area="50")]}, 'has area "50"; it has to be a number'),
+        ({"annotations": [box(iscrowd="no")]}, 'has iscrowd "no"; it has to be 0 or 1'),
         ({"categories": []}, "no categories"),
         ({"images": []}, "no image .* is left .the file lists none"),
     ],

@@ -69,6 +69,14 @@ def test_unknown_names():
 def test_unoffered_tasks(folder):
     with pytest.raises(UserError, match=r"\['keypoints'\] are not offered; take bbox or segm"):
         COCOEvaluator(one_image(folder), tasks=["bbox", "keypoints"])
+    with pytest.raises(UserError, match=r"\['box'\] are not offered"):
+        COCOEvaluator(one_image(folder), tasks="box")
+
+
+def test_one_task_needs_no_list(folder):
+    evaluator = COCOEvaluator(one_image(folder), tasks="bbox")
+    prediction = (np.array([[0, 0, 9, 9]]), np.array([0.5]), np.array([0]), None)
+    assert list(run(evaluator, {4: prediction})) == ["bbox"]
 
 
 def test_backends_that_are_not_installed(monkeypatch):

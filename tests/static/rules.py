@@ -118,6 +118,12 @@ def _undocumented(source: Source) -> Iterator[Finding]:
         yield 1, "no docstring of the module"
 
 
+def _relative_imports(source: Source) -> Iterator[Finding]:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield node.lineno, ast.unparse(node)
+
+
 _LAYER = f"{PACKAGE}/layers/planted.py"
 _CONFIG = "configs/planted.py"
 _MACHINE = "/".join(("", "home", "someone", "coco"))  # in pieces, or this file would break its own rule
@@ -125,6 +131,12 @@ _MACHINE = "/".join(("", "home", "someone", "coco"))  # in pieces, or this file 
 RULES = [
     Rule(
         "no print in the package", (f"{PACKAGE}/",), _prints, (f"{PACKAGE}/data/planted.py", "print('x')\n")
+    ),
+    Rule(
+        "no relative import in the package",
+        (f"{PACKAGE}/",),
+        _relative_imports,
+        (f"{PACKAGE}/data/planted.py", "def f():\n    from .reader import read_image\n"),
     ),
     Rule("no plotting in models", CORE, _plots, (_LAYER, "def f():\n    from matplotlib import pyplot\n")),
     Rule("no device in models", CORE, _devices, (_LAYER, "x = torch.zeros(3, device='cuda:0')\n")),

@@ -1,5 +1,7 @@
 """The benchmark command: its figures, its tables and its errors."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
@@ -8,6 +10,7 @@ import benchmark
 from benchmark_components import COMPONENTS, random_regions
 from benchmark_measure import PeakMemory, compare
 from benchmark_models import Settings, _Subject
+from htd.engine.config import load_config
 from htd.errors import UserError
 from htd.layers import deform_conv2d
 
@@ -76,12 +79,25 @@ def test_multiply_adds_of_a_deformable_convolution():
     [
         (["--component", "nothing"], "there is no component 'nothing': choose from"),
         (["--component", "roi_align", "--repeat", "0"], "--repeat is 0"),
+        (["--component", "roi_align", "--device", "gpu"], "--device is 'gpu': write cpu, cuda or"),
+        (["--component", "roi_align", "--device", "meta"], "--device is 'meta': write cpu"),
+        (["--component", "roi_align", "--device", "cuda:99"], "--device is cuda:99, but .* no such GPU"),
+        (["--config-file", TOY[0], "--size", "0", "10"], "--size is 0 10: both have to be at least 32"),
         (["--config-file", "configs/demo/htd_to.py"], "did you mean configs/demo/htd_toy.py"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(UserError, match=message):
         benchmark.main(arguments)
+
+
+def test_the_score_threshold_of_every_config_is_an_override():
+    leaves = [
+        path for folder in ("htd", "baselines", "demo") for path in Path("configs", folder).glob("*.py")
+    ]
+    for path in leaves:
+        config = load_config(str(path), ("model.roi_heads.selection.score_threshold=0.25",))
+        assert config.model.roi_heads.selection.score_threshold == 0.25
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
 """Data: COCO-format data sets, mapping, loaders and the generated toy data."""
 
-from .coco import coco_dataset
-from .coco_file import read_categories
-from .loader import build_test_loader, build_train_loader
-from .mapper import DetectionMapper
-from .reader import CachedReader
-from .transforms import ResizeCV2
+from htd.data.coco import coco_dataset
+from htd.data.coco_file import read_categories
+from htd.data.loader import build_test_loader, build_train_loader
+from htd.data.mapper import DetectionMapper
+from htd.data.reader import CachedReader
+from htd.data.transforms import ResizeCV2
 
 __all__ = [
     "CachedReader",

@@ -13,9 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.logger import log_first_n
 
+from htd.data.coco_file import CocoFile, read_coco, resolve
 from htd.errors import UserError
-
-from .coco_file import CocoFile, read_coco, resolve
 
 
 def coco_dataset(
@@ -100,7 +99,7 @@ def _annotations_by_image(content: CocoFile, classes: dict, masks: bool, skipped
             "bbox": [float(value) for value in entry["bbox"]],
             "bbox_mode": BoxMode.XYWH_ABS,
             "category_id": classes[entry["category_id"]],
-            "iscrowd": int(entry.get("iscrowd", 0)),
+            "iscrowd": int(entry.get("iscrowd") or 0),
         }
         if masks:
             item["segmentation"] = _segmentation(entry.get("segmentation"))
@@ -119,16 +118,23 @@ def _usable(entry: dict, size: tuple[int, int]) -> bool:
     x, y, w, h = box
     across = min(x + w, size[1]) - max(x, 0)
     down = min(y + h, size[0]) - max(y, 0)
-    return w >= 1 and h >= 1 and entry.get("area", 1) > 0 and across > 0 and down > 0
+    area = entry.get("area")
+    return w >= 1 and h >= 1 and (area is None or area > 0) and across > 0 and down > 0
 
 
 def _segmentation(segmentation):
     """Return polygons of at least three points, or a compressed RLE; something empty for neither."""
     if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            return mask_util.frPyObjects(segmentation, *segmentation["size"])
-        return segmentation
-    return [list(points) for points in segmentation or [] if len(points) % 2 == 0 and len(points) >= 6]
+        counts, size = segmentation.get("counts"), segmentation.get("size")
+        if not isinstance(size, list) or len(size) != 2:
+            return None
+        if isinstance(counts, list):
+            return mask_util.frPyObjects(segmentation, *size)
+        return segmentation if isinstance(counts, str) else None
+    if not isinstance(segmentation, list):
+        return None
+    polygons = (points for points in segmentation if isinstance(points, list))
+    return [points for points in polygons if len(points) % 2 == 0 and len(points) >= 6]
 
 
 def _check_images(name: str, path: Path, folder: Path, records: list[dict], skipped: Counter) -> None:

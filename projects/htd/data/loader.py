@@ -14,9 +14,8 @@ from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from htd.data.sampling import Sample, aspect_groups, grouped_batches, sample_stream
 from htd.errors import UserError
-
-from .sampling import Sample, aspect_groups, grouped_batches, sample_stream
 
 
 class TrainLoader:

@@ -14,9 +14,8 @@ from detectron2.data.detection_utils import (
 )
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 
+from htd.data.reader import read_image
 from htd.errors import UserError
-
-from .reader import read_image
 
 
 class DetectionMapper:

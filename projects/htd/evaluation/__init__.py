@@ -1,5 +1,5 @@
 """Evaluation of detections."""
 
-from .coco import COCOEvaluator
+from htd.evaluation.coco import COCOEvaluator
 
 __all__ = ["COCOEvaluator"]

@@ -15,8 +15,7 @@ from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 
 from htd.errors import UserError
-
-from .backends import choose_backend, quiet
+from htd.evaluation.backends import choose_backend, quiet
 
 _RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _TASKS = ("bbox", "segm")
@@ -32,7 +31,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
 
     Args:
         dataset_name: a data set in Detectron2's catalogs.
-        tasks: ``"bbox"``, ``"segm"`` or both; by default what the predictions hold.
+        tasks: ``"bbox"``, ``"segm"`` or a sequence of both; by default what the predictions hold.
         distributed: gather the predictions of all ranks.
         output_dir: keep ``coco_instances_results.json`` (original category ids) there.
         backend: ``"auto"``, ``"hotcoco"``, ``"detectron2"`` or ``"pycocotools"``; the last is the
@@ -45,7 +44,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
     def __init__(
         self,
         dataset_name: str,
-        tasks: Sequence[str] | None = None,
+        tasks: str | Sequence[str] | None = None,
         distributed: bool = True,
         output_dir: str | None = None,
         *,
@@ -57,6 +56,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
                 f"data set {dataset_name!r} is not known to the evaluator; load it first (dataloader.test) "
                 "or correct dataloader.evaluator.dataset_name"
             )
+        tasks = [tasks] if isinstance(tasks, str) else tasks
         unknown = set(tasks or ()) - set(_TASKS)
         if unknown:
             raise UserError(f"evaluation tasks {sorted(unknown)} are not offered; take {' or '.join(_TASKS)}")
@@ -162,13 +162,24 @@ def _clean(truth: COCO, where: str) -> None:
     wrong = [image for image in truth.imgs if not isinstance(image, int) or image < 0]
     if wrong:
         raise UserError(f"annotation file {where}: image ids {wrong[:5]} are not whole numbers from 0")
-    kept = [e for e in annotations if e["image_id"] in truth.imgs and e["category_id"] in truth.cats]
+    kept = [
+        entry
+        for entry in annotations
+        if entry["image_id"] in truth.imgs and entry["category_id"] in truth.cats and _has_box(entry)
+    ]
     for number, entry in enumerate(kept, start=1):
         # pycocotools takes a match with annotation 0 for none, so ids are counted anew from 1.
         entry["id"] = number
-        entry.setdefault("iscrowd", 0)
-        entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
+        entry["iscrowd"] = int(entry.get("iscrowd") or 0)
+        if entry.get("area") is None:
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
     if "annotations" in truth.dataset:
         truth.dataset["annotations"] = kept
     with quiet():
         truth.createIndex()
+
+
+def _has_box(entry: dict) -> bool:
+    """Return whether an annotation has a box of four numbers; what has none cannot be found either."""
+    box = entry.get("bbox")
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)

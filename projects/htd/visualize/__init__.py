@@ -1,7 +1,7 @@
 """Pictures of ground truth and detections."""
 
-from .inputs import draw_input
-from .results import draw_results
-from .side_by_side import draw_side_by_side
+from htd.visualize.inputs import draw_input
+from htd.visualize.results import draw_results
+from htd.visualize.side_by_side import draw_side_by_side
 
 __all__ = ["draw_input", "draw_results", "draw_side_by_side"]

@@ -6,7 +6,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 
-from .side_by_side import draw_side_by_side
+from htd.visualize.side_by_side import draw_side_by_side
 
 
 def draw_input(

@@ -12,8 +12,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from htd.errors import UserError
-
-from .side_by_side import draw_side_by_side
+from htd.visualize.side_by_side import draw_side_by_side
 
 
 def draw_results(

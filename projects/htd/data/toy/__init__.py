@@ -1,6 +1,6 @@
 """A small data set, generated on the spot, whose objects show class and extent at different places."""
 
-from .layout import CATEGORIES
-from .writer import make_toy_data
+from htd.data.toy.layout import CATEGORIES
+from htd.data.toy.writer import make_toy_data
 
 __all__ = ["CATEGORIES", "make_toy_data"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .drawing import HEAP_LABEL, ToyImage
-from .layout import TEXTURES, ToyLayout
+from htd.data.toy.drawing import HEAP_LABEL, ToyImage
+from htd.data.toy.layout import TEXTURES, ToyLayout
 
 STUFF_OFFSET, UNLABELLED = 91, 255
 _ENLARGEMENT = 4

@@ -13,7 +13,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from .layout import CATEGORIES, Background, ToyLayout, ToyObject
+from htd.data.toy.layout import CATEGORIES, Background, ToyLayout, ToyObject
 
 HEAP_LABEL = 255
 _ANGLES = np.arange(48) * (2 * np.pi / 48)

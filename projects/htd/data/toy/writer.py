@@ -13,11 +13,10 @@ from pathlib import Path
 
 import cv2
 
+from htd.data.toy.annotation import annotations, stuff_map
+from htd.data.toy.drawing import draw
+from htd.data.toy.layout import CATEGORIES, TEXTURES, draw_layout
 from htd.errors import UserError
-
-from .annotation import annotations, stuff_map
-from .drawing import draw
-from .layout import CATEGORIES, TEXTURES, draw_layout
 
 _LOGGER = logging.getLogger(__name__)
 _RECORD = "toy.json"
@@ -57,10 +56,19 @@ def make_toy_data(
         The folder.
 
     Raises:
-        UserError: a value is out of range, or the folder holds something else.
+        UserError: a value is out of range, the folder holds something else, or it cannot be made.
     """
     settings = ToySettings(strength=float(strength), train=train, val=val, seed=seed)
     output = Path(output)
+    try:
+        return _make(settings, output)
+    except OSError as error:
+        raise UserError(
+            f"toy data: folder {output} cannot be made ({error}); name one that can be written"
+        ) from error
+
+
+def _make(settings: ToySettings, output: Path) -> Path:
     _check(settings, output)
     if _existing(output) == asdict(settings):
         _LOGGER.info("toy data with these settings are already in %s", output)
@@ -69,8 +77,8 @@ def make_toy_data(
     # Made beside its final place, so that the last step is one rename on one file system.
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        for split, count in (("train", train), ("val", val)):
-            _write_split(partial, split, count, settings)
+        for split in ("train", "val"):
+            _write_split(partial, split, settings)
         (partial / _RECORD).write_text(json.dumps(asdict(settings)))
         partial.chmod(0o755)
         os.replace(partial, output)
@@ -104,7 +112,8 @@ def _existing(output: Path) -> dict | None:
     return json.loads(record.read_text()) if record.is_file() else {}
 
 
-def _write_split(root: Path, split: str, count: int, settings: ToySettings) -> None:
+def _write_split(root: Path, split: str, settings: ToySettings) -> None:
+    count = getattr(settings, split)
     for folder in (split, f"stuff_{split}", "annotations"):
         (root / folder).mkdir(exist_ok=True)
     content = {

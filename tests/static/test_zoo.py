@@ -1,0 +1,109 @@
+"""The README's zoo and the configs' docstrings tell the same, and every leaf says what it reaches."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.static.source import ROOT
+
+ZOO, DEMO = ("htd", "baselines"), ("demo",)
+LEAVES = {
+    path.relative_to(ROOT).as_posix(): ast.get_docstring(ast.parse(path.read_text())) or ""
+    for folder in (*ZOO, *DEMO)
+    for path in sorted((ROOT / "configs" / folder).glob("*.py"))
+}
+PUBLISHED = re.compile(r"Published box AP (\d+\.\d)")
+MEASURED = re.compile(r"(?<!Published )box AP (\d+\.\d)")
+NOT_RUN = re.compile(r"\bnot run\b")
+
+
+class Row(NamedTuple):
+    """What one line of the zoo's table says in the columns that are checked."""
+
+    config: str
+    target: str
+    backbone: str
+    schedule: str
+    published: str
+    here: str
+
+
+COLUMNS = ("backbone", "schedule", "published box AP", "here")
+
+
+def zoo(page: str) -> list[Row]:
+    """The rows of the table under the heading Zoo, whatever columns it has besides COLUMNS."""
+    section = page.partition("\n## Zoo\n")[2].partition("\n## ")[0]
+    lines = [line.strip().strip("|") for line in section.splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    places = [head.index(name) for name in COLUMNS]
+    links = [re.fullmatch(r"\[(\w+)\]\((\S+)\)", cells[0]) for cells in rows]
+    return [Row(*link.groups(), *(cells[k] for k in places)) for link, cells in zip(links, rows, strict=True)]
+
+
+def unstated(leaves: dict[str, str]) -> list[str]:
+    """The leaves whose docstrings state neither what they reach here nor that they were not run."""
+    return [path for path, text in leaves.items() if not (MEASURED.search(text) or NOT_RUN.search(text))]
+
+
+def mismatches(row: Row, text: str) -> list[str]:
+    """The columns of a row that do not tell what the leaf's docstring tells."""
+    published, measured = PUBLISHED.search(text), MEASURED.search(text)
+    wrong = [name for name in ("backbone", "schedule") if not getattr(row, name)]
+    if published:
+        wrong += [] if re.match(rf"{re.escape(published[1])}\b", row.published) else ["published"]
+    elif row.published != "not stated" or "No published AP" not in text:
+        wrong.append("published")
+    expected = measured[1] if measured else "not run"
+    return wrong if re.match(rf"{re.escape(expected)}\b", row.here) else [*wrong, "here"]
+
+
+ROWS = zoo((ROOT / "README.md").read_text())
+
+
+def test_each_leaf_has_one_row():
+    assert sorted(row.target for row in ROWS) == sorted(path for path in LEAVES if path.split("/")[1] in ZOO)
+    assert [row.config for row in ROWS] == [Path(row.target).stem for row in ROWS]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
+def test_a_row_tells_what_the_docstring_tells(row):
+    assert mismatches(row, LEAVES[row.target]) == []
+
+
+def test_every_leaf_states_an_ap_or_that_it_was_not_run():
+    assert len(LEAVES) > 8 and unstated(LEAVES) == []
+
+
+GOOD = Row("a", "configs/htd/a.py", "R-50", "12 epochs", "37.4 (val2017)", "not run")
+TEXT = "A, 12 epochs. Published box AP 37.4 (COCO val2017); not run here."
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "wrong"),
+    [
+        ({}, TEXT, []),
+        ({"backbone": "", "schedule": ""}, TEXT, ["backbone", "schedule"]),
+        ({"published": "37.5 (val2017)"}, TEXT, ["published"]),
+        ({"published": "37.45"}, TEXT, ["published"]),
+        ({"published": "not stated"}, TEXT, ["published"]),
+        ({"published": "not stated"}, "A. No published AP; not run here.", []),
+        ({}, "A. No published AP; not run here.", ["published"]),
+        ({"published": "not stated"}, "A, not run here.", ["published"]),
+        ({"here": "37.2"}, TEXT, ["here"]),
+        ({}, "A. Published box AP 37.4; box AP 37.2 here by train_net.py.", ["here"]),
+        ({"here": "37.2"}, "A. Published box AP 37.4; box AP 37.2 here by train_net.py.", []),
+    ],
+)
+def test_a_planted_mismatch_is_found(changes, text, wrong):
+    assert mismatches(GOOD._replace(**changes), text) == wrong
+
+
+def test_a_silent_leaf_is_found():
+    texts = {"a": "A on toy data: box AP 40.5 at seed 0.", "b": "Published box AP 3.1.", "c": "C; not run."}
+    assert unstated(texts) == ["b"]
