@@ -2,7 +2,7 @@
 
 import sys
 
-from htd.checkpoint import describe_unconverted
+from htd.checkpoint import find_unconverted
 from htd.data import read_categories
 from htd.engine.arguments import parse_arguments
 from htd.engine.command import build_config
@@ -30,7 +30,7 @@ def command():
         sys.stdout.write(config_text(config))
         return
     if not arguments.resume:
-        check_weights_file(config.train.init_checkpoint, arguments.config_file, describe_unconverted)
+        check_weights_file(config.train.init_checkpoint, arguments.config_file, find_unconverted)
     processes = Processes(
         arguments.num_gpus, arguments.num_machines, arguments.machine_rank, arguments.dist_url
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -22,3 +23,12 @@ def run_cli(main: Callable[[], object]) -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+
+
+def reason(error: BaseException) -> str:
+    """Return the first sentence of an error's text, short enough to stand in a message of ours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    first = re.split(r"(?<=[.!?:;])\s|\n", plain)[0].rstrip(".:; ")
+    if " " not in first:
+        first = f"{type(error).__name__} {first}".rstrip()
+    return first if len(first) <= 120 else f"{first[:117]}..."

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from htd.checkpoint import describe_unconverted, read_checkpoint, state_dict_of
+from htd.checkpoint import find_unconverted, read_checkpoint, state_dict_of
 from htd.errors import UserError
 from tests.checkpoint.tiny import published
 
@@ -166,29 +166,29 @@ class TestDescribeUnconverted:
 
     @pytest.mark.parametrize("legacy", LEGACY)
     def test_published_file(self, tmp_path, legacy):
-        assert describe_unconverted(save({"state_dict": published()}, tmp_path / "a.pth", legacy)) == "HTD"
+        assert find_unconverted(save({"state_dict": published()}, tmp_path / "a.pth", legacy)).title == "HTD"
 
     def test_wrapped_and_foreign_files(self, tmp_path):
         wrapped = {f"module.{key}": value for key, value in published().items()}
-        assert describe_unconverted(save(wrapped, tmp_path / "a.pth")) == "HTD"
+        assert find_unconverted(save(wrapped, tmp_path / "a.pth")).title == "HTD"
         tood = {"state_dict": {"bbox_head.tood_cls.weight": torch.zeros(1)}}
-        assert describe_unconverted(save(tood, tmp_path / "b.pth")) == "TOOD"
+        assert find_unconverted(save(tood, tmp_path / "b.pth")).title == "TOOD"
 
     def test_our_own_files(self, tmp_path):
         own = {"model": {"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}, "iteration": 3}
-        assert describe_unconverted(save(own, tmp_path / "a.pth")) is None
+        assert find_unconverted(save(own, tmp_path / "a.pth")) is None
         other = {"model": {"encoder.weight": torch.zeros(1)}}
-        assert describe_unconverted(save(other, tmp_path / "b.pth")) is None
+        assert find_unconverted(save(other, tmp_path / "b.pth")) is None
 
     @pytest.mark.parametrize("path", ["", "imagenet://torchvision/resnet50", "https://a/b.pth", "a/b.pkl"])
     def test_what_is_no_local_file(self, path):
-        assert describe_unconverted(path) is None
+        assert find_unconverted(path) is None
 
     def test_detectron2s_pickles_are_not_opened(self, tmp_path):
         (tmp_path / "a.pkl").write_bytes(b"anything")
-        assert describe_unconverted(tmp_path / "a.pkl") is None
+        assert find_unconverted(tmp_path / "a.pkl") is None
 
     def test_damaged_file(self, tmp_path):
         (tmp_path / "a.pth").write_bytes(b"PK\3\4")
         with pytest.raises(UserError, match="damaged"):
-            describe_unconverted(tmp_path / "a.pth")
+            find_unconverted(tmp_path / "a.pth")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from htd.engine.config import load_config
-from tests.engine.tiny import TINY
+from tests.engine.tiny import TINY, Stop
 
 
 @pytest.fixture
@@ -33,3 +33,22 @@ def loggers_as_before():
 def log(tmp_path):
     """Return a function that reads the log of a run; Detectron2's loggers do not reach caplog."""
     return lambda output="run": Path(tmp_path / output / "log.txt").read_text()
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Return a function that ends the next training as if the process had died after so many steps."""
+    from htd.engine.trainer import Trainer
+
+    def arm(steps):
+        run_step = Trainer.run_step
+
+        def run_or_stop(self):
+            if self.iter == steps:
+                monkeypatch.setattr(Trainer, "run_step", run_step)
+                raise Stop
+            run_step(self)
+
+        monkeypatch.setattr(Trainer, "run_step", run_or_stop)
+
+    return arm

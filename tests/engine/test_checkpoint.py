@@ -3,6 +3,7 @@
 import logging
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.config import load_config
 from htd.engine.run import train
-from htd.engine.weights import check_weights_file, class_dependent, load_whole, start_from
+from htd.engine.weights import check_weights_file, class_dependent, load_whole, local_file, start_from
 from htd.errors import UserError
 from tests.engine.tiny import TINY, TinyModel
 
@@ -129,7 +130,45 @@ def test_damaged_missing_and_unconverted_files_are_named(tmp_path, weights):
     with pytest.raises(
         UserError, match=r"tools/convert_checkpoint.py --config-file c.py \S+s.pth \S+_converted.pth$"
     ):
-        check_weights_file(path, "c.py", lambda path: "HTD")
+        check_weights_file(path, "c.py", lambda path: ("HTD", ""))
+    with pytest.raises(UserError, match="holds the weights of HTC: take others"):
+        check_weights_file(path, "c.py", lambda path: ("HTC", "take others"))
     check_weights_file(path, "c.py", lambda path: None)
     check_weights_file("", "c.py", None)
     check_weights_file("imagenet://torchvision/resnet50", "c.py", None)
+
+
+NAN = torch.full((2,), torch.nan)
+
+
+@pytest.mark.parametrize(
+    "contents, text",
+    [
+        ({"epoch": 3}, "odd.pth holds no weights: give one that has tensors"),
+        ({"model": {"a": 1}}, "odd.pth holds no weights"),
+        ({"model": {**TinyModel().state_dict(), "epoch": 3}}, r"other values than tensors .*: epoch \(int\)"),
+        ({"model": {"a": np.float64(1)}}, r"other objects than tensors .*numpy.*\): a published file"),
+        (
+            {"model": {**TinyModel().state_dict(), "body.0.bias": NAN, "x": NAN}},
+            "finite: body.0.bias, x; take",
+        ),
+    ],
+)
+def test_odd_contents_are_named_in_one_line(tmp_path, contents, text):
+    torch.save(contents, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=text) as caught:
+        load_whole(TrainingCheckpointer(TinyModel()), str(tmp_path / "odd.pth"), everything=False)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_weights_under_state_dict_are_taken(tmp_path):
+    source, target = TinyModel(), TinyModel()
+    torch.save({"state_dict": source.state_dict(), "meta": {}}, tmp_path / "a.pth")
+    load_whole(TrainingCheckpointer(target), str(tmp_path / "a.pth"), everything=False)
+    assert torch.equal(source.head["cls"].weight, target.head["cls"].weight)
+
+
+@pytest.mark.parametrize("uri", ["foo://bar.pth", "catalog://foo", "imagenet://x"])
+def test_addresses_that_lead_nowhere_are_named(uri):
+    with pytest.raises(UserError, match="cannot be fetched|no ImageNet weights"):
+        local_file(uri)

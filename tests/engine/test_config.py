@@ -44,11 +44,35 @@ def test_overrides_set_lists_added_keys_and_arguments_that_the_config_does_not_n
         ("train.max_iter=0", "at least 1"),
         ("train.amp.dtype=fp8 train.amp.enabled=true", "bf16 and fp16"),
         ("dataloader.train.total_batch_size=-2", "at least 1"),
+        ("dataloader.train.num_workers=[1,2]", "wants a whole number"),
+        ("train.output_dir=", "train.output_dir is empty"),
+        ("train.output_dir=null", "no value for train.output_dir"),
+        ("model=null", "no value for model:"),
+        ("optimizer=null", "no value for optimizer.params"),
+        (
+            "+model.foo=3",
+            "config node model cannot call TinyModel: .*'foo'; its arguments are num_classes, width",
+        ),
+        ("+dataloader.train.mapper.x=1", "config node dataloader.train.mapper cannot call Mapper"),
+        ("model._target_=no.such", "config node model: its _target_ no.such cannot be imported"),
+        ("model._target_=math.pi", "math.pi is neither a class nor a function"),
     ],
 )
 def test_overrides_that_do_not_fit_are_named(override, text):
     with pytest.raises(UserError, match=text):
         load_config(TINY, override.split())
+
+
+def test_values_of_another_kind_that_are_taken_pass():
+    leaf = "configs/htd/htd_r50_fpn_1x.py"
+    size = "dataloader.train.mapper.augmentations.0.short_edge_length"
+    config = load_config(leaf, [f"{size}=[400,600]", "train.vis_period=null"])
+    assert config.dataloader.train.mapper.augmentations[0].short_edge_length == [400, 600]
+    assert load_config(leaf, [f"{size}=[4,6]", f"{size}=600"]).train.vis_period == 1000
+    assert load_config(leaf, ["train.checkpointer.max_to_keep=null"]).train.checkpointer.max_to_keep is None
+    for wrong in (f"{size}=big", "dataloader.train.mapper.augmentations.1.prob=[1,2]"):
+        with pytest.raises(UserError, match="does not fit"):
+            load_config(leaf, [wrong])
 
 
 def test_missing_file_names_a_near_one():
@@ -60,7 +84,9 @@ def test_missing_file_names_a_near_one():
     "name, content, text",
     [
         ("c.txt", "", "neither a .py nor a .yaml"),
-        ("c.py", "x = 1 +\n", "cannot be read: SyntaxError"),
+        ("c.py", "x = 1\ny = 1 +\n", r"cannot be read: SyntaxError: invalid syntax \(.*c.py, line 2\)"),
+        ("c.py", "from .c2 import x\n", r"cannot be read: SyntaxError: .* \(.*c2.py, line 2\)"),
+        ("c.py", "import math\nmath.sqrt(-1)\n", r"cannot be read: ValueError: .*c.py, line 2\)"),
         ("c.py", "import no_such_module\n", "cannot be read: ModuleNotFoundError: .*c.py, line 1"),
         (
             "c.py",
@@ -69,11 +95,18 @@ def test_missing_file_names_a_near_one():
         ),
         ("c.yaml", "MODEL:\n  WEIGHTS: x\n", "older system"),
         ("c.yaml", "- 1\n", "has to be a mapping"),
-        ("c.yaml", "a: [\n", "cannot be read"),
+        ("c.yaml", "a: [\n", r"cannot be read: YAML: .*c.yaml, line 2\)"),
+        ("c.yaml", "", "holds no config"),
+        (
+            "c.yaml",
+            "{train: {}, model: {a: 1}, dataloader: {}, optimizer: {}, lr_multiplier: {}}",
+            "no value for dataloader.train, optimizer.params, train.output_dir, train.init_checkpoint",
+        ),
     ],
 )
 def test_files_that_are_no_config_are_refused(tmp_path, name, content, text):
     (tmp_path / name).write_text(content)
+    (tmp_path / "c2.py").write_text("\nx = (\n")
     before = builtins.__import__
     with pytest.raises(UserError, match=text):
         load_config(str(tmp_path / name))

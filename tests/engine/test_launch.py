@@ -103,6 +103,9 @@ def test_one_process_needs_no_group():
         (Processes(per_machine=0), "cpu", "the counts start at 1"),
         (Processes(machines=2, machine_rank=2, url="tcp://a:1"), "cpu", "rank of a machine lies below"),
         (Processes(machines=2), "cpu", "--dist-url tcp://FIRST_MACHINE:PORT"),
+        (Processes(url="foo"), "cpu", "--dist-url foo is no place to meet: write tcp://"),
+        (Processes(url="tcp://host:port"), "cpu", "no place to meet"),
+        (Processes(), "gpu", "train.device=gpu names no device"),
         (Processes(per_machine=99), "cuda", "--num-gpus 99, but this machine has"),
     ],
 )

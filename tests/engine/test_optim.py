@@ -16,8 +16,8 @@ def model():
     return model
 
 
-def groups(name, model):
-    config = LazyConfig.load(OPTIM, name)
+def groups(name, model, *overrides):
+    config = LazyConfig.apply_overrides(LazyConfig.load(OPTIM, name), list(overrides))
     config.params.model = model
     return instantiate(config).param_groups
 
@@ -34,3 +34,14 @@ def test_adamw_does_not_decay_vectors(model):
     assert len(groups("AdamW", model)) == 2
     for parameter in model[:3].parameters():
         assert decays[id(parameter)] == (0.01 if parameter.ndim > 1 else 0.0)
+
+
+def test_overrides_reach_the_groups(model):
+    overrides = ["params.weight_decay_norm=0.5", "params.bias_lr_factor=2", "+params.overrides.weight.lr=0.3"]
+    rates, decays = {}, {}
+    for group in groups("SGD", model, *overrides):
+        for parameter in group["params"]:
+            rates[id(parameter)], decays[id(parameter)] = group["lr"], group["weight_decay"]
+    conv, norm = model[0], model[1]
+    assert (rates[id(conv.weight)], rates[id(conv.bias)]) == (0.3, 0.04)
+    assert (decays[id(conv.weight)], decays[id(norm.weight)]) == (1e-4, 0.5)

@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import DictConfig
 
+from htd.engine.evaluation import Evaluation
 from htd.engine.own_data import OwnData, apply_own_data
 from htd.errors import UserError
 
@@ -44,7 +45,13 @@ def test_files_and_class_count_reach_every_place(config, files, tmp_path):
 
 def test_without_validation_data_nothing_is_evaluated(config, files):
     assert "nothing is evaluated" in apply_own_data(config, OwnData(train=files[0]), read_three)
-    assert "evaluator" not in config.dataloader
+    assert config.dataloader.evaluator and config.dataloader.test.dataset.json_file is None
+    assert not Evaluation(config.dataloader).build()
+
+
+def test_one_class_is_not_called_classes(config, files):
+    line = apply_own_data(config, OwnData(train=files[0]), lambda path: ["cat"])
+    assert line.startswith("own data: 1 class (cat);")
 
 
 def test_no_flags_change_nothing(config):

@@ -7,30 +7,7 @@ import torch
 
 from htd.engine.run import train
 from htd.errors import UserError
-from tests.engine.tiny import draw
-
-
-class Stop(Exception):
-    """Stands for the end of a process."""
-
-
-@pytest.fixture
-def stop_after(monkeypatch):
-    """Return a function that ends the next training as if the process had died after so many steps."""
-    from htd.engine.trainer import Trainer
-
-    def arm(steps):
-        run_step = Trainer.run_step
-
-        def run_or_stop(self):
-            if self.iter == steps:
-                monkeypatch.setattr(Trainer, "run_step", run_step)
-                raise Stop
-            run_step(self)
-
-        monkeypatch.setattr(Trainer, "run_step", run_or_stop)
-
-    return arm
+from tests.engine.tiny import Stop, draw
 
 
 def final(config):
@@ -113,6 +90,19 @@ def test_resuming_without_a_checkpoint_is_an_error(tiny):
     train(config)
     (Path(config.train.output_dir) / "last_checkpoint").write_text("gone.pth")
     with pytest.raises(UserError, match="gone.pth is named by .* but is not there"):
+        train(config, resume=True)
+
+
+def test_resuming_from_weights_only_is_an_error(tiny):
+    config = tiny("train.max_iter=3")
+    train(config)
+    folder = Path(config.train.output_dir)
+    (folder / "last_checkpoint").write_text("model_best.pth")
+    torch.save({"model": final(config)["model"]}, folder / "model_best.pth")
+    with pytest.raises(UserError, match="model_best.pth has weights only.*train.init_checkpoint=.*best.pth"):
+        train(config, resume=True)
+    torch.save({"model": final(config)["model"], "trainer": {"iteration": 1}}, folder / "model_best.pth")
+    with pytest.raises(UserError, match="training state lacks optimizer, scaler"):
         train(config, resume=True)
 
 

@@ -49,6 +49,9 @@ def test_evaluating_without_weights_or_evaluator_is_an_error(tiny):
     with pytest.raises(UserError, match="train.init_checkpoint, which is empty"):
         evaluate(tiny())
     config = tiny("train.init_checkpoint=x.pth")
+    config.dataloader.evaluator = None
+    with pytest.raises(UserError, match="no dataloader.evaluator"):
+        evaluate(config)
     config.dataloader.pop("evaluator")
     with pytest.raises(UserError, match="no dataloader.evaluator"):
         evaluate(config)
@@ -58,6 +61,8 @@ def test_a_device_that_is_not_there_is_an_error(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="set train.device=cpu"):
         train(tiny("train.device=cuda"))
+    with pytest.raises(UserError, match="train.device=meta cannot be used here"):
+        train(tiny("train.device=meta"))
 
 
 class Storage:

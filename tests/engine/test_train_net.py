@@ -1,5 +1,6 @@
 """The command itself, in this process."""
 
+import subprocess
 import sys
 
 import pytest
@@ -35,10 +36,28 @@ def test_train_and_evaluate(call, tmp_path):
     assert (tmp_path / "evaluation.json").is_file()
 
 
-@pytest.mark.parametrize("arguments", [["no.such.key=1"], ["--eval-only"], ["train.init_checkpoint=no.pth"]])
-def test_a_mistake_is_one_line_and_status_2(call, capsys, arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no.such.key=1"],
+        ["--eval-only"],
+        ["train.init_checkpoint=no.pth"],
+        ["train.device=gpu"],
+        # Data that fail in the very first iteration, when there is nothing yet to write.
+        ["dataloader.train.mapper._target_=tests.engine.tiny.BrokenMapper"],
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(call, capsys, tmp_path, arguments):
+    arguments = [f"train.output_dir={tmp_path}", *arguments]
     with pytest.raises(SystemExit) as caught:
         call(*arguments)
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_the_known_warning_of_torch_is_not_printed(tmp_path):
+    """In a process of its own, since Detectron2 is imported already in this one."""
+    flags = ["--config-file", TINY, "no.such.key=1"]
+    done = subprocess.run([sys.executable, train_net.__file__, *flags], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -11,6 +11,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from htd.errors import UserError
+
 TINY = str(Path(__file__).parent / "tiny_config.py")
 
 
@@ -57,6 +59,13 @@ class Mapper:
         count = record["image_id"] % 4
         instances.gt_boxes = Boxes(torch.rand(count, 4) * 100)
         return {**record, "image": image, "instances": instances}
+
+
+class BrokenMapper:
+    """Cannot read any image."""
+
+    def __call__(self, record: dict) -> dict:
+        raise UserError(f"image {record['file_name']} cannot be read")
 
 
 class NoObjectsOnRank:
@@ -114,3 +123,7 @@ class MeanScore(DatasetEvaluator):
 def draw(image: dict, predictions: Instances, *, dataset_name: str, image_format: str) -> np.ndarray:
     """Return a grey picture of the image's size."""
     return np.full((image["height"], image["width"], 3), 128, np.uint8)
+
+
+class Stop(Exception):
+    """Stands for the end of a process."""

@@ -7,7 +7,7 @@ from htd.checkpoint import imagenet
 from htd.checkpoint.convert import convert
 from htd.checkpoint.io import (
     check_output,
-    describe_unconverted,
+    find_unconverted,
     read_checkpoint,
     state_dict_of,
     write_checkpoint,
@@ -18,7 +18,7 @@ __all__ = [
     "ConversionReport",
     "check_output",
     "convert",
-    "describe_unconverted",
+    "find_unconverted",
     "imagenet",
     "read_checkpoint",
     "state_dict_of",

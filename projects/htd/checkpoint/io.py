@@ -7,14 +7,14 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from htd.checkpoint import unpickle
-from htd.checkpoint.formats import DETECTRON2, recognise
-from htd.errors import UserError
+from htd.checkpoint.formats import DETECTRON2, Foreign, recognise
+from htd.errors import UserError, reason
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -40,9 +40,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except unpickle.RefusedCallError as error:
         raise UserError(f"{path} is refused, because reading it would run code: {error}") from error
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} is truncated, damaged or no PyTorch checkpoint ({reason}): download it again"
+            f"{path} is truncated, damaged or no PyTorch checkpoint ({reason(error)}): download it again"
         ) from error
     if not isinstance(contents, dict):
         raise UserError(f"{path} holds a {type(contents).__name__} and no weights")
@@ -128,8 +127,20 @@ def write_checkpoint(path: str | Path, weights: Mapping[str, Tensor], **notes: s
         partial.unlink(missing_ok=True)
 
 
-def describe_unconverted(path: str | Path) -> str | None:
-    """Return what a published file that was not converted is called, None if ``path`` is no such file.
+class Unconverted(NamedTuple):
+    """A published file as it is.
+
+    Attributes:
+        title: how messages call what it holds.
+        advice: what to do with it where no conversion exists; "" where one does.
+    """
+
+    title: str
+    advice: str
+
+
+def find_unconverted(path: str | Path) -> Unconverted | None:
+    """Return what a published file that was not converted holds, None if ``path`` is no such file.
 
     Only a local file of PyTorch can be one; its tensors are not read.
 
@@ -142,4 +153,6 @@ def describe_unconverted(path: str | Path) -> str | None:
     found = _weights_in(read_checkpoint(path))
     keys = [key for key in found if isinstance(key, str)] if isinstance(found, Mapping) else []
     kind = recognise([key.removeprefix("module.") for key in keys])
-    return None if kind is None or kind is DETECTRON2 else kind.title
+    if kind is None or kind is DETECTRON2:
+        return None
+    return Unconverted(kind.title, kind.advice if isinstance(kind, Foreign) else "")

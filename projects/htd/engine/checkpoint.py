@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from htd.engine.contents import checked_contents, unreadable
 from htd.errors import UserError
 
 
@@ -20,8 +20,10 @@ class TrainingCheckpointer(DetectionCheckpointer):
     Attributes:
         incompatible: what did not fit in the last :meth:`load`: ``missing_keys`` and ``unexpected_keys``.
         other_shapes: tensor -> (shape in the file, shape in the model), those of the last load that differ.
+        entries: what the last file had at its top, such as ``model`` and ``trainer``.
     """
 
+    entries: frozenset[str] = frozenset()
     incompatible: Any = None
     other_shapes: dict[str, tuple[tuple, tuple]]
 
@@ -78,10 +80,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:
-            return super()._load_file(filename)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"checkpoint {filename} cannot be read: {reason}") from error
+            contents = super()._load_file(filename)
+        except Exception as error:  # a damaged pickle can fail in any way
+            raise unreadable(error, filename) from error
+        self.entries = frozenset(contents)
+        return checked_contents(contents, filename)
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         # The caller knows whether this is an error, so nothing is logged here.

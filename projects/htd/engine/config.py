@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import builtins
+import re
+import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
+from htd.engine.calls import check_calls
 from htd.engine.overrides import checked_overrides
-from htd.errors import UserError
+from htd.engine.settings import check_settings
+from htd.errors import UserError, reason
 
 KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -31,7 +36,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     Raises:
         UserError: the file is not there or is no such config, an override is malformed, names an unknown
-            key or has a value of another kind, or a setting of ``train`` makes no sense.
+            key or has a value of another kind, a setting is missing or makes no sense, or a node calls
+            something that is not there or has other arguments.
     """
     config = _read(path)
     missing = [key for key in KEYS if key not in config]
@@ -41,7 +47,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
             "under configs/ (files under configs/common/ are only parts of them)"
         )
     LazyConfig.apply_overrides(config, checked_overrides(config, overrides))
-    _check_settings(config)
+    check_settings(config)
+    check_calls(config)
     return config
 
 
@@ -73,10 +80,10 @@ def _read(path: str) -> DictConfig:
     try:
         config = LazyConfig.load(str(path))
     except Exception as error:
-        raise UserError(f"config {path} cannot be read: {_first_line(error)}") from error
+        raise UserError(f"config {path} cannot be read: {_where_and_why(error, path)}") from error
     finally:
         builtins.__import__ = original_import
-    if not isinstance(config, DictConfig):
+    if not isinstance(config, DictConfig) or config._is_none():
         raise UserError(f"{path} holds no config: its top level has to be a mapping")
     if "MODEL" in config or "_BASE_" in config:
         raise UserError(
@@ -85,27 +92,21 @@ def _read(path: str) -> DictConfig:
     return config
 
 
-def _first_line(error: Exception) -> str:
+def _where_and_why(error: Exception, path: str) -> str:
+    """Return what went wrong in one line, with the file (a config may import others) and its line."""
     cause = error.__cause__ or error
-    # Frames of the reader itself and of frozen modules do not tell the user which line is wrong.
-    skipped = (LazyConfig.load.__code__.co_filename, "<")
-    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(skipped)]
-    frames = [f for f in frames if f.filename != __file__]
+    if isinstance(cause, SyntaxError) and cause.filename in (None, "<unknown>"):
+        # The parser is given a text without a name, and Detectron2 names the file around its error.
+        named = re.search(r"Config file (.*) has syntax error", str(error))
+        return f"SyntaxError: {cause.msg} ({named[1] if named else path}, line {cause.lineno})"
+    if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark:
+        return f"YAML: {cause.problem} ({path}, line {cause.problem_mark.line + 1})"
+    # Of the frames, those of imported modules, the reader among them, do not tell which line is wrong.
+    modules = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    frames = [
+        frame
+        for frame in traceback.extract_tb(cause.__traceback__)
+        if frame.filename not in modules and not frame.filename.startswith("<")
+    ]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    text = str(cause).strip()
-    return f"{type(cause).__name__}: {text.splitlines()[0] if text else 'no message'}{where}"
-
-
-def _check_settings(config: DictConfig) -> None:
-    counts = {
-        "train.max_iter": (config.train.max_iter, 1),
-        "train.log_period": (config.train.log_period, 1),
-        "train.eval_period": (config.train.eval_period, 0),
-        "train.checkpointer.period": (config.train.checkpointer.period, 1),
-        "dataloader.train.total_batch_size": (config.dataloader.train.total_batch_size, 1),
-    }
-    for key, (value, least) in counts.items():
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"{key} is {value}: it has to be a whole number of at least {least}")
-    if config.train.amp.enabled and config.train.amp.get("dtype", "bf16") not in ("bf16", "fp16"):
-        raise UserError(f"train.amp.dtype is {config.train.amp.dtype}: bf16 and fp16 exist")
+    return f"{type(cause).__name__}: {reason(cause)}{where}"

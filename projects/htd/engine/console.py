@@ -30,6 +30,8 @@ class ConsoleWriter(EventWriter):
         storage = get_event_storage()
         if storage.iter >= self._max_iter:  # called once more when the training is over
             return
+        if "lr" not in storage.histories():  # once more, too, when the very first iteration has failed
+            return
         done = storage.iter + 1
         losses = [(name, values) for name, values in storage.histories().items() if name.startswith("loss_")]
         terms = "  ".join(f"{name} {values.median(self._window):.4g}" for name, values in losses)

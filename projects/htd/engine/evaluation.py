@@ -19,7 +19,8 @@ class Evaluation:
     """The test loader and the evaluator of a config, built at the first use and kept.
 
     Args:
-        dataloader: ``test`` and, unless there is nothing to evaluate with, ``evaluator``.
+        dataloader: ``test`` and ``evaluator``; there is nothing to evaluate with if one of them is missing
+            or null, or the test data's ``json_file`` is.
     """
 
     def __init__(self, dataloader: DictConfig) -> None:
@@ -32,10 +33,16 @@ class Evaluation:
         Returns:
             Whether there is something to evaluate with.
         """
-        if self._parts is None and "evaluator" in self._config:
+        if self._parts is None and self._complete():
             with kept_random_state():
                 self._parts = instantiate(self._config.test), instantiate(self._config.evaluator)
         return self._parts is not None
+
+    def _complete(self) -> bool:
+        if any(self._config.get(part) is None for part in ("test", "evaluator")):
+            return False
+        dataset = self._config.test.get("dataset")
+        return not isinstance(dataset, DictConfig) or dataset.get("json_file", "") is not None
 
     def __call__(self, model: nn.Module) -> dict[str, Any]:
         """Evaluate; the random numbers that follow are those that would have followed without it.

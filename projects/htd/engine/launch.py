@@ -8,12 +8,14 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
+from htd.engine.device import parse_device
 from htd.errors import UserError
 
 
@@ -46,7 +48,7 @@ def launch(main: Callable[..., object], processes: Processes, *, device: str, ar
     Raises:
         UserError: a layout that cannot be, or what ``main`` raised as such in any of the processes.
     """
-    cuda = torch.device(device).type == "cuda"
+    cuda = parse_device(device).type == "cuda"
     environment = os.environ
     if "RANK" in environment and "LOCAL_WORLD_SIZE" in environment:
         _run_torchrun(main, environment, cuda, args)
@@ -83,10 +85,21 @@ def _checked(processes: Processes, cuda: bool) -> Processes:
             f"--num-gpus {count}, but this machine has {torch.cuda.device_count()} GPUs that can be used"
         )
     if processes.url != "auto":
+        _check_url(processes.url)
         return processes
     if machines > 1:
         raise UserError("several machines have to be told where to meet: --dist-url tcp://FIRST_MACHINE:PORT")
     return Processes(count, machines, rank, f"tcp://127.0.0.1:{_free_port()}")
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        complete = parts.scheme == "tcp" and parts.hostname and parts.port
+    except ValueError:  # a port that is no number
+        complete = False
+    if not complete:
+        raise UserError(f"--dist-url {url} is no place to meet: write tcp://FIRST_MACHINE:PORT, or auto")
 
 
 def _free_port() -> int:

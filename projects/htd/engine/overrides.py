@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from numbers import Number
 
-from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from htd.engine.calls import located
 from htd.errors import UserError
 
 _COUNTED = ("train", "dataloader")
+# Numbers for which null is a value: no pictures, and every checkpoint is kept.
+_MAY_BE_NULL = ("train.vis_period", "train.checkpointer.max_to_keep")
+_SCALARS = {"int", "float"}
+_LISTS = {"Sequence", "Iterable", "Collection", "list", "tuple"}
 
 
 def override_keys(overrides: Sequence[str]) -> set[str]:
@@ -42,7 +47,8 @@ def checked_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]
             )
         found, present = _look_up(config, key)
         if found:
-            _check_kind(key, present, override.value())
+            if not _is_alternative(config, key, present, override.value()):
+                _check_kind(key, present, override.value())
         elif not (override.is_add() or override.is_force_add() or _is_argument(config, key)):
             raise UserError(
                 f"unknown key {key!r} in override {text!r}{_near(config, key)}; +{key}=... adds a new key"
@@ -76,14 +82,51 @@ def _look_up(config: DictConfig, key: str) -> tuple[bool, object]:
     return True, node
 
 
-def _is_argument(config: DictConfig, key: str) -> bool:
+def _parameter(config: DictConfig, key: str) -> inspect.Parameter | None:
+    """Return the parameter for which a key stands in the callable that the config calls there."""
     parent, _, name = key.rpartition(".")
     found, node = _look_up(config, parent) if parent else (False, None)
     if not found or not isinstance(node, DictConfig) or "_target_" not in node:
-        return False
-    target = locate(node["_target_"]) if isinstance(node["_target_"], str) else node["_target_"]
-    parameter = inspect.signature(target).parameters.get(name)
+        return None
+    return inspect.signature(located(node, parent)).parameters.get(name)
+
+
+def _is_argument(config: DictConfig, key: str) -> bool:
+    parameter = _parameter(config, key)
     return parameter is not None and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+
+
+def _is_alternative(config: DictConfig, key: str, present: object, value: object) -> bool:
+    """Tell whether a value of another kind is one that the callable takes there, too.
+
+    That is a list of numbers for a whole number, such as a size, or the reverse, if the parameter's
+    annotation names both or there is none, and null for a whole number, if it names None.
+    """
+    if value is None and key in _MAY_BE_NULL:
+        return True
+    parameter = _parameter(config, key)
+    if parameter is None:
+        return False
+    known = parameter.annotation is not inspect.Parameter.empty
+    annotation = parameter.annotation if isinstance(parameter.annotation, str) else str(parameter.annotation)
+    words = set(re.findall(r"\w+", _without_brackets(annotation)))
+    if value is None:
+        return known and "None" in words
+    numbers = isinstance(value, list) and all(map(_is_number, value))
+    whole = isinstance(present, int) and not isinstance(present, bool)
+    other = (whole and numbers) or (isinstance(present, ListConfig) and isinstance(value, int))
+    return other and (not known or bool(words & _SCALARS and words & _LISTS))
+
+
+def _without_brackets(annotation: str) -> str:
+    """``int | Sequence[int]`` without the kinds of a list's members."""
+    while (shorter := re.sub(r"\[[^\[\]]*\]", "", annotation)) != annotation:
+        annotation = shorter
+    return annotation
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool)
 
 
 def _near(config: DictConfig, key: str) -> str:
@@ -104,7 +147,7 @@ def _all_keys(node: object, prefix: str) -> Iterator[str]:
 
 def _check_kind(key: str, present: object, value: object) -> None:
     """Refuse a value of another kind; the present value tells the kind, and null may replace most of them."""
-    number = isinstance(value, Number) and not isinstance(value, bool)
+    number = _is_number(value)
     if isinstance(present, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(present, int) and key.split(".")[0] in _COUNTED:

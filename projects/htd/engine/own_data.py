@@ -54,10 +54,11 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
         raise UserError(
             "the config's model has no num_classes that could be set to the number of your classes"
         )
-    line = f"own data: {len(names)} classes ({listed(names)})"
+    line = f"own data: {counted(names)}"
     line += "".join(f"; {part} {json_file}" for part, (json_file, _) in files.items())
     if data.val is None:
-        config.dataloader.pop("evaluator", None)
+        # The evaluator stays, so that the saved config evaluates as soon as it gets data.
+        config.dataloader.test.dataset.update(json_file=None, image_root=None)
         line += "; without --val-json nothing is evaluated"
     return line
 
@@ -87,6 +88,11 @@ def _classes(data: OwnData, read_categories: Callable[[str], Sequence[str]]) -> 
 def listed(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
     return ", ".join(names[:12]) + (f", ... {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def counted(names: Sequence[str]) -> str:
+    """Return the number of classes and the first of their names."""
+    return f"{len(names)} class{'es' if len(names) != 1 else ''} ({listed(names)})"
 
 
 def class_counts(node: object) -> Iterator[tuple[DictConfig, int]]:

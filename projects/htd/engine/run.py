@@ -104,7 +104,10 @@ def evaluate(config: DictConfig, *, notes: Sequence[str] = ()) -> dict:
     prepare(config, notes)
     evaluation = Evaluation(config.dataloader)
     if not evaluation.build():
-        raise UserError("the config has no dataloader.evaluator, so there is nothing to evaluate with")
+        raise UserError(
+            "the config has no dataloader.evaluator or no test data, so there is nothing to evaluate with: "
+            "give --val-json and --val-images, or take a config that has them"
+        )
     describe_data(config, "test")
     model = build_model(config)
     load_whole(TrainingCheckpointer(model), path, everything=False)
@@ -169,6 +172,12 @@ def _begin(checkpointer: TrainingCheckpointer, config: DictConfig) -> int:
 def _resume(checkpointer: TrainingCheckpointer, trainer: Trainer, file: Path, max_iter: int) -> int:
     """Restore a run and return the iteration to go on with."""
     rest = load_whole(checkpointer, str(file), everything=True)
+    if "trainer" not in checkpointer.entries:
+        raise UserError(
+            f"--resume: {file} has weights only, no optimizer and no iteration: write the name of a "
+            "model_<iteration>.pth of that folder into last_checkpoint, or start anew from the weights "
+            f"without --resume: train.init_checkpoint={file}"
+        )
     start = trainer.iter + 1
     if start >= max_iter:
         raise UserError(

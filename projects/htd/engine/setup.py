@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from htd.collect_env import collect_env
-from htd.engine.own_data import class_counts, listed
+from htd.engine.device import usable_device
+from htd.engine.own_data import class_counts, counted
 from htd.engine.random_state import seed_everything
 from htd.errors import UserError
 
@@ -39,11 +39,7 @@ def prepare(config: DictConfig, notes: Sequence[str] = ()) -> None:
     Raises:
         UserError: the folder cannot be made, or the device is not there.
     """
-    device = torch.device(config.train.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"train.device is {config.train.device}, but torch finds no GPU: set train.device=cpu"
-        )
+    device = usable_device(config.train.device)
     folder = Path(config.train.output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +87,6 @@ def describe_data(config: DictConfig, part: str) -> None:
     if classes is not None and counts and len(classes) not in counts:
         raise UserError(
             f"the model has num_classes {'/'.join(map(str, sorted(counts)))}, the {part} data {name} has "
-            f"{len(classes)} classes ({listed(classes)}): set num_classes in the model to {len(classes)}, "
+            f"{counted(classes)}: set num_classes in the model to {len(classes)}, "
             "or give your files by --train-json, --train-images, --val-json, --val-images, which do it"
         )

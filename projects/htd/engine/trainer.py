@@ -97,7 +97,17 @@ class Trainer(TrainerBase):
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Restore what :meth:`state_dict` has returned; rate, decay and the like stay those of the config."""
+        """Restore what :meth:`state_dict` has returned; rate, decay and the like stay those of the config.
+
+        Raises:
+            UserError: another training script or another model or optimizer has written the state.
+        """
+        lacking = sorted({"iteration", "optimizer", "scaler"} - state_dict.keys())
+        if lacking:
+            raise UserError(
+                f"the checkpoint's training state lacks {', '.join(lacking)}: another script has written it; "
+                "start anew from its weights by train.init_checkpoint, without --resume"
+            )
         super().load_state_dict(state_dict)
         options = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         try:

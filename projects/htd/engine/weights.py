@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.own_data import class_counts, set_num_classes
-from htd.errors import UserError
+from htd.errors import UserError, reason
 
 logger = logging.getLogger(__name__)
 # A counter of batch norm that neither training with fixed statistics nor inference reads.
@@ -111,8 +111,13 @@ def local_file(path: str) -> str:
     """
     try:
         file = PathManager.get_local_path(path)
-    except (OSError, URLError, AssertionError, ValueError) as error:
-        raise UserError(f"train.init_checkpoint={path} cannot be fetched: {error}") from error
+    except (OSError, URLError, AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(f"train.init_checkpoint={path} cannot be fetched: {reason(error)}") from error
+    if "://" in file and not os.path.exists(file):
+        raise UserError(
+            f"train.init_checkpoint={path} cannot be fetched: nothing reads "
+            f"{urlparse(path).scheme}://; write a file, https://... or imagenet://..."
+        )
     if not os.path.isfile(file):
         raise UserError(
             f'checkpoint {path} does not exist: set train.init_checkpoint to a file, or to "" for none'
@@ -121,27 +126,32 @@ def local_file(path: str) -> str:
 
 
 def check_weights_file(
-    path: str, config_file: str, describe_unconverted: Callable[[str], str | None]
+    path: str, config_file: str, find_unconverted: Callable[[str], tuple[str, str] | None]
 ) -> None:
     """Refuse a file that is not there, or a published one that was not converted.
 
     Args:
         path: the file; "" and URIs pass.
         config_file: the config of the run, for the command that converts.
-        describe_unconverted: returns what kind of unconverted file a local file is, or None.
+        find_unconverted: returns what an unconverted local file holds and what to do with one that cannot be
+            converted, else ""; None for other files.
 
     Raises:
         UserError: it is such a file.
     """
     if not path or urlparse(path).scheme:
         return
-    kind = describe_unconverted(local_file(path))
-    if kind:
-        target = f"{os.path.splitext(path)[0]}_converted.pth"
-        raise UserError(
-            f"{path} holds published weights ({kind}) that were not converted; convert them first: python "
-            f"tools/convert_checkpoint.py --config-file {config_file} {path} {target}"
-        )
+    found = find_unconverted(local_file(path))
+    if not found:
+        return
+    title, advice = found
+    if advice:
+        raise UserError(f"{path} holds the weights of {title}: {advice}")
+    target = f"{os.path.splitext(path)[0]}_converted.pth"
+    raise UserError(
+        f"{path} holds published weights ({title}) that were not converted; convert them first: python "
+        f"tools/convert_checkpoint.py --config-file {config_file} {path} {target}"
+    )
 
 
 def class_dependent(model: DictConfig) -> set[str]:

@@ -2,7 +2,10 @@
 
 from htd.checkpoint.formats.base import Foreign
 
-_NO_MAP = "no key map exists for it"
+_NO_MAP = (
+    "no key map exists for it, so it cannot be converted; take weights of a system that can, or an ImageNet "
+    "backbone: train.init_checkpoint=imagenet://torchvision/resnet50"
+)
 
 DETECTRON2 = Foreign(
     name="detectron2",
