@@ -10,12 +10,11 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from benchmark_htd import htd_second_stage
+from benchmark_inputs import IMAGE, STRIDES, random_regions
 from benchmark_measure import Comparison, compare
 from htd.layers import FeatureTable
 from htd.layers.deform_conv import convolve_by_gather
 from htd.layers.roi_align import pool_by_gather, pool_by_torchvision
-
-IMAGE, STRIDES = (800, 1333), (4, 8, 16, 32)
 
 
 def roi_align(repeat: int, device: torch.device) -> list[Comparison]:
@@ -64,18 +63,6 @@ def deform_conv(repeat: int, device: torch.device) -> list[Comparison]:
             functions = [_convolution(f, inputs, training) for f in (deform_conv2d, convolve_by_gather)]
             rows.append(compare(f"{name}, {_phase(training)}", *functions, repeat, device))
     return rows
-
-
-def random_regions(count: int) -> tuple[Tensor, Tensor]:
-    """Return boxes (count, 4) of 12 to 1800 pixels in an image, and their levels by the usual rule."""
-    generator = torch.Generator().manual_seed(0)
-    spread = torch.rand(count, 4, generator=generator)
-    side = torch.exp(math.log(12) + spread[:, 0] * math.log(1800 / 12))
-    ratio = torch.exp((spread[:, 1] - 0.5) * 1.4)
-    width, height = (side * ratio).clamp(max=IMAGE[1]), (side / ratio).clamp(max=IMAGE[0])
-    x, y = spread[:, 2] * (IMAGE[1] - width), spread[:, 3] * (IMAGE[0] - height)
-    levels = torch.floor(torch.log2((width * height).sqrt() / 56 + 1e-6)).clamp(0, 3).long()
-    return torch.stack([x, y, x + width, y + height], dim=1), levels
 
 
 def _phase(training: bool) -> str:

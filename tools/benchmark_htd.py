@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
 
+from benchmark_inputs import IMAGE, STRIDES, random_regions
 from benchmark_measure import Comparison, compare
 from htd.errors import UserError
 from htd.layers import FeatureTable
 from htd.modeling.cascade import Classified, LevelRule, RoIContext
 
 ROOT = Path(__file__).resolve().parent.parent
-HEIGHT, WIDTH, CHANNELS = 800, 1344, 256
+CHANNELS = 256
 
 
 def htd_second_stage(repeat: int, device: torch.device) -> list[Comparison]:
@@ -45,26 +47,24 @@ def _plain_formulation():
     return module
 
 
-def _inputs(plain, num_images, rois_each, device):
+def _inputs(num_images, rois_each, device):
     generator = torch.Generator().manual_seed(0)
-    maps = [
-        torch.randn(num_images, CHANNELS, HEIGHT // s, WIDTH // s, generator=generator).to(device)
-        for s in plain.STRIDES
-    ]
-    boxes = [plain.random_boxes(generator, rois_each, HEIGHT, WIDTH).to(device) for _ in range(num_images)]
+    sizes = [[math.ceil(side / stride) for side in IMAGE] for stride in STRIDES]
+    maps = [torch.randn(num_images, CHANNELS, *size, generator=generator).to(device) for size in sizes]
+    boxes = [random_regions(rois_each, seed=i)[0].to(device) for i in range(num_images)]
     vector = (0.1 * torch.randn(num_images, CHANNELS, generator=generator)).to(device)
     return maps, boxes, vector
 
 
 def _inference(plain, heads, share, device):
-    maps, boxes, vector = _inputs(plain, 1, 1000, device)
+    maps, boxes, vector = _inputs(1, 1000, device)
     head, classifier = heads.stages[1].head, heads.stages[0].head.cls_score
     rows = torch.randperm(1000, generator=torch.Generator().manual_seed(1))[: int(1000 * share)]
     rows = rows.sort().values.to(device)
 
     def ours():
         with torch.no_grad():
-            _run(head, maps, boxes, vector, classifier, plain.STRIDES, rows)
+            _run(head, maps, boxes, vector, classifier, rows)
 
     def theirs():
         with torch.no_grad():
@@ -76,13 +76,13 @@ def _inference(plain, heads, share, device):
 
 
 def _training(plain, heads, device):
-    maps, boxes, vector = _inputs(plain, 2, 512, device)
+    maps, boxes, vector = _inputs(2, 512, device)
     head, classifier = heads.stages[1].head, heads.stages[0].head.cls_score
     sources = [m.requires_grad_() for m in maps] + list(head.parameters())
     rows = torch.cat([torch.arange(128), torch.arange(512, 640)]).to(device)
 
     def ours():
-        logits, deltas = _run(head, maps, boxes, vector, classifier, plain.STRIDES, rows)
+        logits, deltas = _run(head, maps, boxes, vector, classifier, rows)
         torch.autograd.grad(logits.sum() + deltas.sum(), sources)
 
     def theirs():
@@ -94,9 +94,9 @@ def _training(plain, heads, device):
     return ours, theirs
 
 
-def _run(head, maps, boxes, vector, classifier, strides, rows):
-    table = FeatureTable.from_maps(maps, strides)
-    context = RoIContext(table, [(HEIGHT, WIDTH)] * len(boxes), LevelRule(), {"global_vector": vector})
+def _run(head, maps, boxes, vector, classifier, rows):
+    table = FeatureTable.from_maps(maps, STRIDES)
+    context = RoIContext(table, [IMAGE] * len(boxes), LevelRule(), {"global_vector": vector})
     rois = context.rois(boxes)
     nothing = vector.new_empty(0)
     classified = head.classify(context, rois, Classified(nothing, classifier, nothing))

@@ -22,10 +22,14 @@ def broken_links(page: Path, text: str) -> list[str]:
             found.append(f"{page.name}: {target} does not exist")
         elif line:
             wanted = label.strip("`").rpartition(".")[2]
-            lines = file.read_text().splitlines()
-            source = lines[int(line) - 1] if int(line) <= len(lines) else ""
-            if not re.match(rf"\s*(class|def) {wanted}\b", source):
-                found.append(f"{page.name}: {target} is not the definition of {wanted}")
+            definition = re.compile(rf"\s*(class|def) {wanted}\b")
+            lines = [
+                n for n, source in enumerate(file.read_text().splitlines(), 1) if definition.match(source)
+            ]
+            if int(line) not in lines:
+                found.append(
+                    f"{page.name}: {target} is not the definition of {wanted}, which is in line {lines}"
+                )
     return found
 
 
