@@ -13,7 +13,7 @@ import htd
 from tests.static.source import PACKAGE, ROOT, all_sources, imported_modules
 
 # Imported under another name than installed.
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "hydra": "hydra-core"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "pyyaml"}
 # Detectron2 comes from tools/install_detectron2.py.
 NOT_DECLARED = {*sys.stdlib_module_names, "htd", "configs", "detectron2"}
 
