@@ -12,6 +12,7 @@ train.update(
     output_dir="output/htd_toy",
     max_iter=800,
     reference_batch_size=8,
+    checkpointer=dict(period=200, max_to_keep=2),
     eval_period=400,
     vis_period=200,
     log_period=20,

@@ -16,13 +16,17 @@ def run_cli(main: Callable[[], object]) -> None:
 
     Args:
         main: the command; a :class:`UserError` that it raises is written to stderr as ``error: <message>``
-            and the process ends with status 2, as it does for a wrong flag. All else passes unchanged.
+            and the process ends with status 2, as it does for a wrong flag. An interrupt by the
+            keyboard ends it with status 130. All else passes unchanged.
     """
     try:
         main()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; a training goes on from its last checkpoint with --resume\n")
+        sys.exit(130)
 
 
 def reason(error: BaseException) -> str:

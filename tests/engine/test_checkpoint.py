@@ -33,18 +33,19 @@ def model_config(classes=2):
     return load_config(TINY, [f"model.num_classes={classes}"]).model
 
 
-def test_an_interrupted_write_leaves_the_old_checkpoint_and_no_debris(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError("No space left on device"), RuntimeError("unexpected pos 1 vs 2")])
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_debris(tmp_path, monkeypatch, error):
     checkpointer = TrainingCheckpointer(nn.Linear(1, 1), str(tmp_path))
     checkpointer.save("model_0000001", iteration=1)
     before = sorted(os.listdir(tmp_path)), (tmp_path / "model_0000001.pth").read_bytes()
 
     def half(data, file):
         file.write(b"half of it")
-        raise OSError("No space left on device")
+        raise error
 
     monkeypatch.setattr(torch, "save", half)
     for name in ("model_0000001", "model_0000002"):
-        with pytest.raises(OSError):
+        with pytest.raises(UserError, match=f"{name}.pth cannot be written .*; is the disk full"):
             checkpointer.save(name, iteration=2)
     assert (sorted(os.listdir(tmp_path)), (tmp_path / "model_0000001.pth").read_bytes()) == before
     assert checkpointer.last_checkpoint() == tmp_path / "model_0000001.pth"

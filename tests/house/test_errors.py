@@ -15,7 +15,7 @@ def test_users_mistake_is_one_message_and_status_2(capsys):
     assert capsys.readouterr() == ("", "error: val.json: no such file; name another one with --val-json\n")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
+@pytest.mark.parametrize("error", [SystemExit, ValueError, MemoryError])
 def test_other_errors_pass_through(error, capsys):
     def main():
         raise error
@@ -23,6 +23,18 @@ def test_other_errors_pass_through(error, capsys):
     with pytest.raises(error):
         run_cli(main)
     assert capsys.readouterr().err == ""
+
+
+def test_interrupt_is_one_line(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        run_cli(main)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "interrupted; a training goes on from its last checkpoint with --resume"
+    ]
 
 
 def test_success_is_silent(capsys):

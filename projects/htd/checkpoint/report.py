@@ -84,7 +84,8 @@ class ConversionReport:
             "names of one tensor with different values",
             (f"{ours}: {', '.join(keys)}" for ours, keys in self.conflicts.items()),
         )
-        return "\n".join(lines)
+        # The lists may be long: what to do stands at the end as well.
+        return "\n".join([*lines, *self.hints])
 
 
 def _grouped(title: str, names: Iterable[str]) -> list[str]:

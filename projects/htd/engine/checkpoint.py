@@ -11,7 +11,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from htd.engine.contents import checked_contents, unreadable
-from htd.errors import UserError
+from htd.errors import UserError, reason
 
 
 class TrainingCheckpointer(DetectionCheckpointer):
@@ -75,6 +75,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
+        except (OSError, RuntimeError) as error:  # the latter is torch's word for a full disk
+            raise UserError(
+                f"checkpoint {target} cannot be written ({reason(error)}); is the disk full? Earlier "
+                "checkpoints are as they were: make room and continue with --resume"
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -82,8 +82,8 @@ def load_whole(checkpointer: TrainingCheckpointer, path: str, *, everything: boo
     if checkpointer.other_shapes:
         raise UserError(
             f"{path} does not fit the model: {checkpointer.describe_shapes(checkpointer.other_shapes)}; "
-            "where the first number follows the class count, set num_classes in the model to that of "
-            "the weights"
+            "where only first numbers differ, set num_classes in the model to that of the weights; "
+            "else they are of another architecture"
         )
     missing = [name for name in misfit.missing_keys if not name.endswith(_UNREAD)]
     if missing:
