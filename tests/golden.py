@@ -28,8 +28,9 @@ def arrays(system: str, case: str) -> dict[str, np.ndarray]:
 
 
 def tensors(system: str, case: str) -> dict[str, torch.Tensor]:
-    """Return every array of one reference case as a tensor."""
-    return {name: torch.from_numpy(np.asarray(value)) for name, value in arrays(system, case).items()}
+    """Return every array of numbers of one reference case as a tensor."""
+    numbers = {name: np.asarray(x) for name, x in arrays(system, case).items() if x.dtype.kind != "U"}
+    return {name: torch.from_numpy(value) for name, value in numbers.items()}
 
 
 def manifest(system: str, name: str) -> dict:
@@ -80,11 +81,14 @@ def random_input(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.from_numpy(_generator(f"{seed}:input:{name}").standard_normal(shape).astype(np.float32))
 
 
-def feature_maps(seed: int, batch: int, height: int, width: int) -> dict[str, torch.Tensor]:
-    """Return maps p2..p6 (batch, 256, H/stride, W/stride) of a padded batch of the given size."""
+def feature_maps(seed: int, batch: int, height: int, width: int, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return maps p2..p6 (batch, 256, H/stride, W/stride) of a padded batch of the given size.
+
+    ``prefix`` is what stands before ``p2`` in the names that the maps were drawn under.
+    """
     maps, size = {}, (height // 4, width // 4)
     for name in ("p2", "p3", "p4", "p5", "p6"):
-        maps[name] = random_input(name, (batch, 256, *size), seed)
+        maps[name] = random_input(prefix + name, (batch, 256, *size), seed)
         size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
     return maps
 
@@ -120,22 +124,27 @@ def close(found: torch.Tensor, wanted: torch.Tensor, atol: float, rtol: float = 
     np.testing.assert_allclose(found, wanted, atol=atol, rtol=rtol)
 
 
-def unpaired(reference: dict, found: dict, *, box_tolerance: float, score_tolerance: float) -> np.ndarray:
-    """Pair two sets of scored boxes and return the indices of reference rows without a partner.
+def partners(reference: dict, found: dict, *, box_tolerance: float, score_tolerance: float) -> np.ndarray:
+    """Pair two sets of scored boxes and return the row of ``found`` for each of the reference, -1 for none.
 
     Both arguments hold ``boxes`` (n, 4), ``scores`` (n,) and maybe ``labels`` (n,). Each row of
     ``found`` is used once; among the fitting rows the one with the nearest box is taken.
     """
     boxes, scores = np.asarray(found["boxes"]), np.asarray(found["scores"])
     labels = np.asarray(found["labels"]) if "labels" in reference else None
-    free, missing = np.ones(len(scores), bool), []
+    free, rows = np.ones(len(scores), bool), np.full(len(reference["scores"]), -1)
     for row, (box, score) in enumerate(zip(reference["boxes"], reference["scores"], strict=True)):
         distance = np.abs(boxes - np.asarray(box)).max(axis=1) if len(boxes) else np.zeros(0)
         fits = free & (distance <= box_tolerance) & (np.abs(scores - score) <= score_tolerance)
         if labels is not None:
             fits &= labels == reference["labels"][row]
         if fits.any():
-            free[np.flatnonzero(fits)[np.argmin(distance[fits])]] = False
-        else:
-            missing.append(row)
-    return np.array(missing, int)
+            rows[row] = np.flatnonzero(fits)[np.argmin(distance[fits])]
+            free[rows[row]] = False
+    return rows
+
+
+def unpaired(reference: dict, found: dict, *, box_tolerance: float, score_tolerance: float) -> np.ndarray:
+    """Return the indices of the reference rows without a partner, see :func:`partners`."""
+    rows = partners(reference, found, box_tolerance=box_tolerance, score_tolerance=score_tolerance)
+    return np.flatnonzero(rows < 0)

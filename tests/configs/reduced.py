@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 # What a number under this name becomes; values that a config has narrowed already stay.
@@ -22,7 +23,6 @@ NARROW = {
     "stem_channels": 8,
     "batch_size_per_image": 32,
 }
-LEAF_FOLDERS = ("htd", "baselines", "demo")
 
 
 def narrow(node) -> None:
@@ -46,12 +46,19 @@ def narrow(node) -> None:
             narrow(value)
 
 
+@lru_cache
+def _full_model(path: str) -> DictConfig:
+    return LazyConfig.load(path).model
+
+
 def reduced_model(path: str, **roi_heads) -> DictConfig:
     """Return the model of a leaf with one block a stage, narrow parts and a few classes."""
-    model = copy.deepcopy(LazyConfig.load(path).model)
+    model = copy.deepcopy(_full_model(path))
     narrow(model)
     bottom_up = model.backbone.bottom_up
     if "depth" in bottom_up:
+        # With blocks counted here a depth above 50 says nothing more.
+        bottom_up.depth = min(bottom_up.depth, 50)
         bottom_up.num_blocks = [1, 1, 1, 1]
         bottom_up.stem_channels = 8
     model.roi_heads.update({"num_classes": 4, **roi_heads})
@@ -65,7 +72,7 @@ def build(path: str, **roi_heads) -> torch.nn.Module:
 
 
 def example(num_objects: int, *, seed: int = 0, size=(64, 96), num_classes: int = 4) -> dict:
-    """Return one training input with random objects of at least 12 pixels a side."""
+    """Return one training input: elliptic objects of at least 12 pixels a side, a semantic map of blocks."""
     generator = torch.Generator().manual_seed(seed)
     height, width = size
     corner = torch.rand(num_objects, 2, generator=generator) * torch.tensor([width * 0.5, height * 0.5])
@@ -73,5 +80,30 @@ def example(num_objects: int, *, seed: int = 0, size=(64, 96), num_classes: int 
     instances = Instances(size)
     instances.gt_boxes = Boxes(torch.cat([corner, corner + side], dim=1))
     instances.gt_classes = torch.randint(0, num_classes, (num_objects,), generator=generator)
+    instances.gt_masks = BitMasks(ellipses(instances.gt_boxes.tensor, size))
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
-    return {"image": image, "instances": instances, "height": height * 1.5, "width": width * 0.75}
+    blocks = torch.randint(0, num_classes, (-(-height // 8), -(-width // 8)), generator=generator)
+    blocks[torch.rand(blocks.shape, generator=generator) < 0.2] = 255
+    sem_seg = blocks.repeat_interleave(8, 0).repeat_interleave(8, 1)[:height, :width]
+    inputs = {"image": image, "instances": instances, "sem_seg": sem_seg}
+    return inputs | {"height": height * 1.5, "width": width * 0.75}
+
+
+def as_mapped(item: dict, mapper: DictConfig) -> dict:
+    """Return a training input with the targets alone that a mapper of this config makes."""
+    instances = item["instances"]
+    if mapper.get("mask_format") is None:
+        instances = Instances(instances.image_size, **instances.get_fields())
+        instances.remove("gt_masks")
+    mapped = item | {"instances": instances}
+    if mapper.get("semantic_maps") is None:
+        del mapped["sem_seg"]
+    return mapped
+
+
+def ellipses(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return bitmaps (n, height, width) of the ellipses that boxes (n, 4) enclose."""
+    y, x = (torch.arange(side) + 0.5 for side in size)
+    x1, y1, x2, y2 = (boxes[:, i, None] for i in range(4))
+    across, down = (2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1)
+    return across[:, None] ** 2 + down[:, :, None] ** 2 <= 1

@@ -21,6 +21,7 @@ from htd.modeling.htd import (
     ProposalGraph,
     SemanticAggregation,
 )
+from htd.modeling.rpn import ProposalRule
 
 from .two_stage import box_stage, shared_fc_head, two_stage_detector
 
@@ -57,6 +58,10 @@ model = two_stage_detector(
         box_stage(iou=0.5, stds=(0.1, 0.1, 0.2, 0.2), head=common_head),
         box_stage(iou=0.6, stds=(0.05, 0.05, 0.1, 0.1), head=heterogeneous_head, loss_weight=0.5),
     ]
+)
+# HTD's release keeps proposals without area.
+model.proposal_generator.proposal_rule = L(ProposalRule)(
+    pre_nms_topk=[2000, 1000], post_nms_topk=[2000, 1000], nms_thresh=0.7
 )
 model.roi_heads.context = L(ContextParts)(
     global_vector=L(SemanticAggregation)(

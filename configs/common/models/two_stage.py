@@ -12,10 +12,15 @@ from htd.layers import ClampedBox2BoxTransform, HardNMS
 from htd.modeling.cascade import (
     CascadeStage,
     ContextParts,
+    ConvMaskHead,
     DetectionSelector,
+    IndependentHeads,
     LevelRule,
+    MaskBranch,
     MeanLogits,
+    NoMasks,
     RoISampler,
+    SampledPositives,
     SharedFCHead,
     SingleLevelPooler,
     StagedROIHeads,
@@ -57,6 +62,23 @@ def shared_fc_head(*, class_agnostic=True):
     )
 
 
+def mask_branch(*, loss_weights):
+    """A mask head of four convolutions on 14x14 RoI features for each of the last stages, one a weight.
+
+    The heads see nothing of each other and learn from the positives that the box heads learn from.
+    """
+    head = L(ConvMaskHead)(num_classes="${....num_classes}", channels=256, num_convs=4)
+    return L(MaskBranch)(
+        features=L(SingleLevelPooler)(output_size=14, sampling_ratio=0, aligned=True),
+        heads=[head] * len(loss_weights),
+        flow=L(IndependentHeads)(),
+        roi_rule=L(SampledPositives)(),
+        loss_weights=loss_weights,
+        threshold=0.5,
+        checkpoint_heads=False,
+    )
+
+
 def two_stage_detector(*, stages):
     """ResNet-50, FPN, RPN and the given stages, with the published pre- and post-processing."""
     return L(RescaleFirstRCNN)(
@@ -73,6 +95,7 @@ def two_stage_detector(*, stages):
             selection=L(DetectionSelector)(
                 score_threshold=0.05, nms=L(HardNMS)(iou_threshold=0.5), max_detections=100
             ),
+            mask_branch=L(NoMasks)(),
         ),
         pixel_mean=[123.675, 116.28, 103.53],
         pixel_std=[58.395, 57.12, 57.375],

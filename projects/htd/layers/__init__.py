@@ -2,9 +2,10 @@
 
 from htd.layers.batch_norm import FixedBatchNorm2d
 from htd.layers.border import drop_border, halve_border, keep_border
-from htd.layers.box_coder import ClampedBox2BoxTransform, clip_boxes
+from htd.layers.box_coder import ClampedBox2BoxTransform, clip_boxes, rescale_boxes
 from htd.layers.deform_conv import DeformConv2d, deform_conv2d
 from htd.layers.graph import overlap_mask, semantic_attention, spatial_aggregation
+from htd.layers.matching import last_claim
 from htd.layers.nms import HardNMS, SoftNMS
 from htd.layers.roi_align import roi_align
 from htd.layers.sampling import FeatureTable, weighted_gather
@@ -21,7 +22,9 @@ __all__ = [
     "drop_border",
     "halve_border",
     "keep_border",
+    "last_claim",
     "overlap_mask",
+    "rescale_boxes",
     "roi_align",
     "semantic_attention",
     "spatial_aggregation",

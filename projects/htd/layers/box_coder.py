@@ -70,3 +70,9 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.stack(
         [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1
     )
+
+
+def rescale_boxes(boxes: Tensor, old_size: tuple[float, float], new_size: tuple[float, float]) -> Tensor:
+    """Bring boxes (..., 4) from a frame of ``old_size`` (height, width) pixels to one of ``new_size``."""
+    scale_y, scale_x = (old / new for old, new in zip(old_size, new_size, strict=True))
+    return boxes / boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])

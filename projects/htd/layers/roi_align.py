@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
@@ -29,6 +30,7 @@ def roi_align(
     output_size: int,
     sampling_ratio: int = 0,
     aligned: bool = True,
+    sub_bins: int = 1,
 ) -> Tensor:
     """Average bilinear samples of each box's map in S x S bins; equal to torchvision's operator.
 
@@ -43,6 +45,8 @@ def roi_align(
         sampling_ratio (int): n; 0 takes for each box and axis as many as a bin has cells, rounded up.
         aligned (bool): shift by half a cell, so that cell i has its centre at i + 0.5. Without it (the legacy
             form) boxes are also at least one cell wide and high.
+        sub_bins (int): each bin is the mean of sub_bins x sub_bins smaller ones: the same as pooling
+            S * sub_bins bins a side and then averaging them, at a fraction of the reads.
 
     Returns:
         Tensor (R, C, S, S) in the dtype of the maps; channels last in memory on a CPU. Samples more than one
@@ -50,27 +54,32 @@ def roi_align(
         zeros. Computed in at least float32, also under autocast.
     """
     pool = pool_by_gather if prefers_gather(table.maps[0]) else pool_by_torchvision
-    return pool(table, boxes.detach(), image_index, levels, output_size, sampling_ratio, aligned)
+    return pool(table, boxes.detach(), image_index, levels, output_size, sampling_ratio, aligned, sub_bins)
 
 
 def pool_by_torchvision(
-    table, boxes, image_index, levels, output_size, sampling_ratio=0, aligned=True
+    table, boxes, image_index, levels, output_size, sampling_ratio=0, aligned=True, sub_bins=1
 ) -> Tensor:
     """`roi_align` by torchvision's kernels, a level at a time."""
     maps = [full_precision(m) for m in table.maps]
     regions = torch.cat([image_index[:, None].to(maps[0].dtype), boxes.to(maps[0].dtype)], dim=1)
-    out = maps[0].new_zeros(len(boxes), table.channels, output_size, output_size)
+    side = output_size * sub_bins
+    out = maps[0].new_zeros(len(boxes), table.channels, side, side)
     with torch.autocast(boxes.device.type, enabled=False):
         for level, (features, stride) in enumerate(zip(maps, table.strides, strict=True)):
             chosen = (levels == level).nonzero()[:, 0]
             pooled = torchvision_roi_align(
-                features, regions[chosen], output_size, 1 / stride, sampling_ratio, aligned
+                features, regions[chosen], side, 1 / stride, sampling_ratio, aligned
             )
             out = out.index_copy(0, chosen, pooled)
+        if sub_bins > 1:
+            out = F.avg_pool2d(out, sub_bins)
     return out.to(table.maps[0].dtype)
 
 
-def pool_by_gather(table, boxes, image_index, levels, output_size, sampling_ratio=0, aligned=True) -> Tensor:
+def pool_by_gather(
+    table, boxes, image_index, levels, output_size, sampling_ratio=0, aligned=True, sub_bins=1
+) -> Tensor:
     """`roi_align` by a gather of the table's rows, all levels together."""
     with torch.autocast(boxes.device.type, enabled=False):
         rows = table.rows
@@ -79,10 +88,10 @@ def pool_by_gather(table, boxes, image_index, levels, output_size, sampling_rati
         start, size = region_extent(boxes.to(rows.dtype), scale, aligned)
         bin_size = size / output_size
         if sampling_ratio:
-            count = torch.full_like(limit, sampling_ratio)
+            count = torch.full_like(limit, sampling_ratio * sub_bins)
             cells, read = 2 * count, list_cells
         else:
-            count = adaptive_count(bin_size)
+            count = adaptive_count(bin_size / sub_bins) * sub_bins
             cells, read = torch.minimum(count + (count > 0), limit), merge_cells
         rule = _RegionRule(first_row, limit, start, bin_size, count, cells, output_size, read)
         pieces = _plan_pieces(cells, output_size)

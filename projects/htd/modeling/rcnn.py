@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
 
 from htd.errors import UserError
+from htd.layers import rescale_boxes
 
 
 @META_ARCH_REGISTRY.register()
@@ -15,10 +19,55 @@ class RescaleFirstRCNN(GeneralizedRCNN):
 
     Source: the test pipeline of the published configs, which neither clips afterwards nor drops
     empty boxes. Detectron2 suppresses in the resized input, then rescales, clips and drops; the
-    order matters where the two axes are scaled differently. Arguments are those of
-    ``GeneralizedRCNN``; ``roi_heads`` needs the ``predict`` and ``selection`` of
-    :class:`htd.modeling.cascade.StagedROIHeads`.
+    order matters where the two axes are scaled differently. It also hands semantic maps to the RoI heads.
+
+    Args:
+        roi_heads: :class:`htd.modeling.cascade.StagedROIHeads` or one with the same methods.
+        sem_seg_ignore_value: label of the pixels that pad semantic maps to the size of the batch.
+        rcnn: the other arguments of ``GeneralizedRCNN``.
     """
+
+    def __init__(self, *, sem_seg_ignore_value: int = 255, **rcnn):
+        super().__init__(**rcnn)
+        self.sem_seg_ignore_value = sem_seg_ignore_value
+
+    def forward(self, batched_inputs: list[dict]):
+        """Return the losses of a batch when training, else what :meth:`inference` returns.
+
+        Args:
+            batched_inputs: Detectron2's input; for training with ``instances`` and, where there is a
+                semantic branch, ``sem_seg`` (H, W) int64 at the size of the image.
+
+        Raises:
+            UserError: a semantic map has another size than its image.
+        """
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        targets = [x["instances"].to(self.device) for x in batched_inputs]
+        sem_seg = self._pad_semantic_maps(batched_inputs, images)
+        features = self.backbone(images.tensor)
+        proposals, proposal_losses = self.proposal_generator(images, features, targets)
+        _, losses = self.roi_heads(images, features, proposals, targets, sem_seg)
+        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+            self.visualize_training(batched_inputs, proposals)
+        return losses | proposal_losses
+
+    def _pad_semantic_maps(self, batched_inputs: list[dict], images: ImageList) -> Tensor | None:
+        """Return the maps (N, H, W) at the padded size, None unless every image has one."""
+        if not all("sem_seg" in x for x in batched_inputs):
+            return None
+        shape = (len(batched_inputs), *images.tensor.shape[-2:])
+        padded = images.tensor.new_full(shape, self.sem_seg_ignore_value, dtype=torch.int64)
+        found = zip(padded, batched_inputs, images.image_sizes, strict=True)
+        for i, (row, item, (height, width)) in enumerate(found):
+            if item["sem_seg"].shape != (height, width):
+                raise UserError(
+                    f"the semantic map (sem_seg) of image {i} of the batch is {tuple(item['sem_seg'].shape)} "
+                    f"pixels (height, width), its image {(height, width)}; give both the same transforms"
+                )
+            row[:height, :width] = item["sem_seg"]
+        return padded
 
     def inference(
         self,
@@ -31,27 +80,39 @@ class RescaleFirstRCNN(GeneralizedRCNN):
         Args:
             batched_inputs: Detectron2's input; ``height`` and ``width`` (numbers, maybe fractional)
                 name the output frame, the image's own size if they are absent.
-            detected_instances: None; there are no other predictions to make for given boxes.
-            do_postprocess: as in ``GeneralizedRCNN``.
+            detected_instances: known ``pred_boxes`` and ``pred_classes`` in the resized input; then only
+                masks are predicted.
+            do_postprocess: bring the results to the output frame.
 
         Returns:
             ``[{"instances": Instances}]`` with ``pred_boxes``, ``scores`` and ``pred_classes`` in
-            the output frame, best first.
-
-        Raises:
-            UserError: ``detected_instances`` is given.
+            the output frame, best first, and, of a mask branch, ``pred_masks`` (P, height, width) bool.
+            Without post-processing the ``Instances`` that the RoI heads return.
         """
-        if detected_instances is not None:
-            raise UserError("these RoI heads predict boxes only, so detected_instances must be None")
-        if not do_postprocess:
-            return super().inference(batched_inputs, do_postprocess=False)
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        proposals, _ = self.proposal_generator(images, features, None)
-        results = []
-        predictions = self.roi_heads.predict(images, features, proposals)
-        for predicted, item in zip(predictions, batched_inputs, strict=True):
-            height, width = predicted.image_size
-            resized = predicted.resized(item.get("height", height), item.get("width", width))
-            results.append({"instances": self.roi_heads.selection(resized)})
-        return results
+        heads = self.roi_heads
+        context, _ = heads.make_context(images.image_sizes, features)
+        sizes = images.image_sizes
+        if do_postprocess:
+            sizes = [
+                (x.get("height", h), x.get("width", w))
+                for x, (h, w) in zip(batched_inputs, images.image_sizes, strict=True)
+            ]
+        if detected_instances is None:
+            proposals, _ = self.proposal_generator(images, features, None)
+            found = zip(heads.predict(context, proposals), sizes, strict=True)
+            results = [heads.selection(predicted.resized(*size)) for predicted, size in found]
+        else:
+            given = zip(detected_instances, sizes, strict=True)
+            results = [_resized(x.to(self.device), size) for x, size in given]
+        heads.mask_branch.add_masks(context, results)
+        if not do_postprocess:
+            return results
+        return [{"instances": heads.mask_branch.paste(x)} for x in results]
+
+
+def _resized(instances: Instances, size: tuple[float, float]) -> Instances:
+    """Return instances with ``pred_boxes`` in a frame of ``size`` (height, width); the rest is kept."""
+    boxes = rescale_boxes(instances.pred_boxes.tensor, instances.image_size, size)
+    return Instances(size, **(instances.get_fields() | {"pred_boxes": Boxes(boxes)}))

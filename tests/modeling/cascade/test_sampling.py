@@ -4,8 +4,11 @@ import pytest
 import torch
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from htd.modeling.cascade import RoILabeler, RoISampler
+from htd.modeling.cascade import ReassigningMatcher, RoILabeler, RoISampler
+from tests.layers.test_matching import random_iou
 
 SIZE = (100, 100)
 TRUTH = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])
@@ -80,3 +83,48 @@ def test_labeler_keeps_order_and_number():
     rows = [[60, 60, 80, 80], [0, 0, 10, 10], [61, 60, 80, 80]]
     (found,) = RoILabeler(matcher=matcher(), num_classes=5)([proposals(rows)], [target()])
     assert found.gt_classes.tolist() == [5, 3, 5]
+
+
+def test_index_names_the_ground_truth():
+    rows = [[60, 60, 80, 80], [20, 20, 40, 40], [0, 0, 10, 10]]
+    (found,) = sampler()([proposals(rows)], [target()])
+    assert found.gt_classes.tolist() == [3, 1, 1, 3, 5]
+    assert found.gt_index[:4].tolist() == [0, 1, 1, 0]
+
+
+def assignment_by_loops(iou, least_iou):
+    """Index (-1 background) of each box: its best object, then objects in order take their best boxes."""
+    columns = list(zip(*iou.tolist(), strict=True)) if len(iou) else [()] * iou.shape[1]
+    assigned = [c.index(max(c)) if c and max(c) >= least_iou else -1 for c in columns]
+    for g, row in enumerate(iou.tolist()):
+        if row and max(row) >= least_iou:
+            for r, value in enumerate(row):
+                if value == max(row):
+                    assigned[r] = g
+    return assigned
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    num_gt=st.integers(0, 5),
+    num_boxes=st.integers(0, 8),
+    iou=st.sampled_from([0.5, 0.75]),
+)
+def test_reassigning_matcher_equals_loops(seed, num_gt, num_boxes, iou):
+    overlaps = random_iou(seed, num_gt, num_boxes)
+    index, label = ReassigningMatcher(iou=iou)(overlaps)
+    found = torch.where(label == 1, index, -1)
+    assert found.tolist() == assignment_by_loops(overlaps, iou)
+    # It never makes a positive.
+    assert torch.equal(label, matcher(iou)(overlaps)[1])
+
+
+def test_reassigning_matcher_by_hand():
+    """Box 0 fits object 0 best, but it is the best there is for object 1; object 2 reaches 0.4 only."""
+    overlaps = torch.tensor([[0.9, 0.8, 0.0], [0.6, 0.5, 0.0], [0.0, 0.0, 0.4]])
+    assert matcher()(overlaps)[0].tolist()[:2] == [0, 0]
+    index, label = ReassigningMatcher(iou=0.5)(overlaps)
+    assert index.tolist()[:2] == [1, 0]
+    assert label.tolist() == [1, 1, 0]
+    assert ReassigningMatcher(iou=0.7)(overlaps)[0].tolist()[:2] == [0, 0]

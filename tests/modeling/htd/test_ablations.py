@@ -173,9 +173,10 @@ def test_fusion_without_vector_leaves_classification_alone(fusion):
     images, maps, proposals, _ = given_proposals((6,))
     heads.selection.score_threshold = 0.0
     with torch.no_grad():
-        before = heads.predict(images, maps, proposals)[0]
+        context, _ = heads.make_context(images.image_sizes, maps)
+        before = heads.predict(context, proposals)[0]
         heads.stages[1].head.regression.fusion = fusion
-        after = heads.predict(images, maps, proposals)[0]
+        after = heads.predict(context, proposals)[0]
     assert torch.equal(before.scores, after.scores)
     assert not torch.equal(before.boxes, after.boxes)
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from detectron2.structures import Boxes, ImageList, Instances
 
-from htd.errors import UserError
 from htd.modeling.cascade import RoILabeler
 from tests.configs.reduced import build, example
 from tests.reference.htd_second_stage import random_boxes
@@ -61,7 +60,7 @@ def test_one_roi_gives_what_it_gives_among_others_of_other_levels(model):
     boxes = torch.tensor([[1.0, 2, 31, 33], [0, 0, 200, 150], [0, 0, 300, 260]])
 
     def outputs(boxes):
-        context, _ = heads.make_context(images, maps)
+        context, _ = heads.make_context(images.image_sizes, maps)
         rois, rows = context.rois([boxes]), torch.arange(len(boxes))
         common = first.head.classify(context, rois, None)
         decoupled = second.head.classify(context, rois, common)
@@ -101,6 +100,10 @@ def test_stages_without_resampling_share_the_flow():
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-def test_given_detections_are_refused(model):
-    with pytest.raises(UserError, match="predict boxes only"):
-        model.eval().inference([example(0)], detected_instances=[Instances(SIZE)])
+def test_given_detections_only_change_their_frame_without_a_mask_branch(model):
+    given = Instances(SIZE, pred_boxes=Boxes(torch.tensor([[2.0, 4.0, 10.0, 20.0]])))
+    given.pred_classes = torch.tensor([1])
+    inputs = [example(0) | {"height": 2 * SIZE[0], "width": SIZE[1] / 2}]
+    found = model.eval().inference(inputs, detected_instances=[given])[0]["instances"]
+    assert found.pred_boxes.tensor.tolist() == [[1.0, 8.0, 5.0, 40.0]]
+    assert found.image_size == (2 * SIZE[0], SIZE[1] / 2) and not found.has("pred_masks")

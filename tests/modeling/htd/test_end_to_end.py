@@ -70,7 +70,7 @@ def test_stages(case, steps, model):
     distance = torch.cdist(case["proposals0"][:count], proposals.proposal_boxes.tensor.cpu(), p=float("inf"))
     order = distance.argmin(dim=1)
     with torch.no_grad():
-        context, _ = model.roi_heads.make_context(images, features)
+        context, _ = model.roi_heads.make_context(images.image_sizes, features)
         boxes = [proposals.proposal_boxes.tensor]
         rois, rows = context.rois(boxes), torch.arange(RPN_PROPOSALS, device=model.device)
         common = first.head.classify(context, rois, None)

@@ -5,7 +5,7 @@ import torch
 from detectron2.structures import Instances
 
 from htd.layers import FeatureTable
-from htd.modeling.cascade import LevelRule, RoIContext, RoIs
+from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, RoIs
 from tests.golden import close, feature_maps, random_input, tensors
 
 LEVELS = ("p2", "p3", "p4", "p5")
@@ -37,7 +37,7 @@ def test_semantic_aggregation(roi_heads, device):
     p6 = random_input("p6", (2, 256, 5, 7), 11).to(device).requires_grad_()
     labels = case["labels_flat"].split(case["labels_count"].tolist())
     targets = [Instances((160, 224), gt_classes=x.to(device)) for x in labels]
-    vector, losses = part({"p6": p6}, targets)
+    vector, losses = part({"p6": p6}, GroundTruth(targets))
     loss = losses["loss_global"]
     gradients = torch.autograd.grad(loss, [p6, part.convs[0].weight, part.fc.weight, part.fc.bias])
     close(vector, case["global_feat"], 1e-5)

@@ -30,7 +30,7 @@ def test_stages_at_inference(roi_heads, device):
     boxes = [p.proposal_boxes.tensor for p in proposals]
     first, second = roi_heads.stages
     with torch.no_grad():
-        context, _ = roi_heads.make_context(images, features)
+        context, _ = roi_heads.make_context(images.image_sizes, features)
         rois = context.rois(boxes)
         everything = torch.arange(len(rois), device=device)
         common = first.head.classify(context, rois, None)
@@ -53,7 +53,9 @@ def test_detections(roi_heads, device, kind, nms, tolerance):
     case = tensors("htd", "infer")
     select = DetectionSelector(score_threshold=0.05, nms=nms, max_detections=400)
     with torch.no_grad():
-        predictions = roi_heads.predict(*inputs(case, 14, device))
+        images, features, proposals = inputs(case, 14, device)
+        context, _ = roi_heads.make_context(images.image_sizes, features)
+        predictions = roi_heads.predict(context, proposals)
     for i, predicted in enumerate(predictions):
         (height, width), scale = predicted.image_size, case["scale_factor"][i].tolist()
         found = detections(select(predicted.resized(height / scale[1], width / scale[0])))

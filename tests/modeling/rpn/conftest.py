@@ -10,12 +10,12 @@ from detectron2.structures import Boxes, ImageList, Instances
 from htd.checkpoint.convert import convert
 from tests.golden import published_weights
 
-CONFIG = Path(__file__).parents[3] / "configs" / "common" / "models" / "rpn.py"
+CONFIG = Path(__file__).parents[3] / "configs" / "common" / "models" / "htd.py"
 
 
 def config():
-    """Return the shared config of the network."""
-    return LazyConfig.load(str(CONFIG)).proposal_generator
+    """Return the config of the network in HTD."""
+    return LazyConfig.load(str(CONFIG)).model.proposal_generator
 
 
 def network(cfg, device="cpu"):

@@ -136,7 +136,7 @@ def test_initial_weights():
 
 def test_config_can_be_saved(tmp_path):
     cfg = LazyConfig.apply_overrides(
-        LazyConfig.load(str(CONFIG)), ["proposal_generator.proposal_rule.nms_thresh=0.6"]
+        LazyConfig.load(str(CONFIG.with_name("rpn.py"))), ["proposal_generator.proposal_rule.nms_thresh=0.6"]
     )
     LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
     again = LazyConfig.load(str(tmp_path / "saved.yaml"))

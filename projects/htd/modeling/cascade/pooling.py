@@ -5,6 +5,9 @@ Symbols: R RoIs, N images, L levels, C channels, S side of the pooled map.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -86,3 +89,52 @@ class VectorAugmentedPooler(nn.Module):
     def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
         """Return (R, C, S, S)."""
         return self.pooler(context, rois) + self.vector(context, rois)[:, :, None, None]
+
+
+class SharedMapPooler(nn.Module):
+    """RoIAlign of each RoI, whatever its size, on a map that a context part has computed.
+
+    Args:
+        name: key of the map's :class:`htd.layers.FeatureTable` in :attr:`RoIContext.shared`.
+        output_size: S.
+        sampling_ratio, aligned, sub_bins: as in :func:`htd.layers.roi_align`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        output_size: int,
+        sampling_ratio: int = 0,
+        aligned: bool = True,
+        sub_bins: int = 1,
+    ):
+        super().__init__()
+        self.name = name
+        self.settings = {
+            "output_size": output_size,
+            "sampling_ratio": sampling_ratio,
+            "aligned": aligned,
+            "sub_bins": sub_bins,
+        }
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return (R, C, S, S)."""
+        level = torch.zeros_like(rois.levels)
+        return roi_align(context.shared[self.name], rois.boxes, rois.image_index, level, **self.settings)
+
+
+class SummedPoolers(nn.Module):
+    """The sum of what several poolers give.
+
+    Args:
+        poolers: each gives (R, C, S, S).
+    """
+
+    def __init__(self, *, poolers: Sequence[nn.Module]):
+        super().__init__()
+        self.poolers = nn.ModuleList(poolers)
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return (R, C, S, S)."""
+        return reduce(torch.add, (pooler(context, rois) for pooler in self.poolers))

@@ -12,6 +12,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from htd.layers import rescale_boxes
+
 
 class MeanLogits:
     """Fuses stages by the softmax of their mean logits (HTD and the published cascades)."""
@@ -53,10 +55,9 @@ class RoIPredictions:
 
     def resized(self, height: float, width: float) -> RoIPredictions:
         """Return the predictions in a frame of ``height`` x ``width`` pixels. Nothing is clipped."""
-        scale_y, scale_x = self.image_size[0] / height, self.image_size[1] / width
-        factors = self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        boxes = (self.boxes.unflatten(1, (-1, 4)) / factors).flatten(1)
-        return replace(self, boxes=boxes, image_size=(height, width))
+        size = (height, width)
+        boxes = rescale_boxes(self.boxes.unflatten(1, (-1, 4)), self.image_size, size).flatten(1)
+        return replace(self, boxes=boxes, image_size=size)
 
 
 class DetectionSelector:

@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from htd.layers import FeatureTable, clip_boxes
+from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.heads import Classified
 from htd.modeling.cascade.prediction import RoIPredictions
 from htd.modeling.cascade.rois import LevelRule, RoIContext
@@ -34,12 +35,13 @@ class StagedROIHeads(nn.Module):
         in_features: names of the maps that RoI features are pooled from, finest first.
         strides: pixels of the resized input a cell of each of these maps.
         num_classes: K; not read here, stated once for the parts to refer to.
-        context: parts run once a batch. Each is called with (features, targets) and returns a tensor,
-            found by the parts of the stages under its name, and its losses.
+        context: parts run once a batch. Each is called with (features, ground truth or None) and returns
+            what the parts of the stages find under its name, and its losses.
         level_rule: assigns boxes to ``in_features``.
         stages: the stages in order.
         fusion: joins the stages' logits to scores, see :mod:`htd.modeling.cascade.prediction`.
         selection: turns predictions into detections.
+        mask_branch: gives the detections masks, see :mod:`htd.modeling.cascade.masks`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class StagedROIHeads(nn.Module):
         stages: Sequence[CascadeStage],
         fusion,
         selection,
+        mask_branch: nn.Module,
     ):
         super().__init__()
         self.in_features = list(in_features)
@@ -63,6 +66,7 @@ class StagedROIHeads(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.fusion = fusion
         self.selection = selection
+        self.mask_branch = mask_branch
 
     def forward(
         self,
@@ -70,6 +74,7 @@ class StagedROIHeads(nn.Module):
         features: Mapping[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances] | None = None,
+        sem_seg: Tensor | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Train on, or detect in, a batch of N images.
 
@@ -77,67 +82,101 @@ class StagedROIHeads(nn.Module):
             images: only ``image_sizes`` is read: (height, width) without padding.
             features: maps (N, C, H, W) by name.
             proposals: N items with ``proposal_boxes``, pixels of the resized input.
-            targets: N items with ``gt_boxes`` and ``gt_classes``; needed when training.
+            targets: N items with ``gt_boxes``, ``gt_classes`` and, for a mask branch, ``gt_masks``; needed
+                when training.
+            sem_seg: (N, H, W) int64 of the padded input; needed when training a semantic branch.
 
         Returns:
-            When training the proposals and the losses: ``loss_cls`` and ``loss_box_reg`` (with
-            ``_stage<k>`` if there are several stages) and those of the context parts. Else N items
-            with ``pred_boxes``, ``scores`` and ``pred_classes`` in the resized input, and no losses.
+            When training the proposals and the losses: ``loss_cls``, ``loss_box_reg`` and, of a mask
+            branch, ``loss_mask`` (with ``_stage<k>`` if there are several stages) and those of the
+            context parts. Else N items with ``pred_boxes``, ``scores`` and ``pred_classes`` in the resized
+            input and, of a mask branch, ``pred_masks`` (P, 1, M, M), probabilities in the frame of each
+            box; and no losses.
         """
         if not self.training:
-            return [self.selection(p) for p in self.predict(images, features, proposals)], {}
-        context, losses = self.make_context(images, features, targets)
-        losses.update(self._stage_losses(context, proposals, targets))
+            context, _ = self.make_context(images.image_sizes, features)
+            detections = [self.selection(p) for p in self.predict(context, proposals)]
+            self.mask_branch.add_masks(context, detections)
+            return detections, {}
+        truth = GroundTruth(targets, sem_seg)
+        context, losses = self.make_context(images.image_sizes, features, truth)
+        losses.update(self._stage_losses(context, proposals, truth))
         return proposals, losses
 
+    def forward_with_given_boxes(
+        self, features: Mapping[str, Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """Add masks to N items that have ``pred_boxes`` and ``pred_classes`` in the resized input.
+
+        Nothing is added without a mask branch. Returns the items. Detectron2's test-time augmentation
+        calls this.
+        """
+        context, _ = self.make_context([x.image_size for x in instances], features)
+        self.mask_branch.add_masks(context, instances)
+        return instances
+
     def make_context(
-        self, images: ImageList, features: Mapping[str, Tensor], targets: list[Instances] | None = None
+        self,
+        image_sizes: Sequence[tuple[int, int]],
+        features: Mapping[str, Tensor],
+        truth: GroundTruth | None = None,
     ) -> tuple[RoIContext, dict[str, Tensor]]:
-        """Compute what the stages share, and its losses if there are targets."""
+        """Compute what the stages share, and its losses if there is ground truth."""
         shared, losses = {}, {}
         for name, part in self.context.items():
-            shared[name], part_losses = part(features, targets)
+            shared[name], part_losses = part(features, truth)
             losses.update(part_losses)
         table = FeatureTable.from_maps([features[name] for name in self.in_features], self.strides)
-        return RoIContext(table, images.image_sizes, self.level_rule, shared), losses
+        return RoIContext(table, image_sizes, self.level_rule, shared), losses
 
     def _stage_losses(
-        self, context: RoIContext, proposals: list[Instances], targets: list[Instances]
+        self, context: RoIContext, proposals: list[Instances], truth: GroundTruth
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         previous: Classified | None = None
         last = len(self.stages) - 1
+        first_with_mask = len(self.stages) - self.mask_branch.num_heads
         for k, stage in enumerate(self.stages):
-            samples = stage.sampler(proposals, targets)
-            boxes = [s.proposal_boxes.tensor for s in samples]
-            rois = context.rois(boxes)
+            samples = stage.sampler(proposals, truth.instances)
+            rois = context.rois([s.proposal_boxes.tensor for s in samples])
             classified = stage.head.classify(context, rois, previous)
-            if k < last:
-                rows = torch.arange(len(rois), device=rois.boxes.device)
-            else:
-                # Nobody refines the last stage's boxes: only those with a target are regressed.
-                rows = torch.cat([s.gt_classes for s in samples]) < stage.num_classes
-                rows = rows.nonzero().squeeze(1)
+            has_mask = k >= first_with_mask
+            refines = k < last or (has_mask and self.mask_branch.roi_rule.needs_refined)
+            rows = torch.arange(len(rois), device=rois.boxes.device)
+            if not refines:
+                # Nobody reads the refined boxes: only those with a target are regressed.
+                rows = rows[torch.cat([s.gt_classes for s in samples]) < stage.num_classes]
             deltas = stage.head.regress(context, rois, classified, rows)
-            for name, value in stage.losses(classified.logits, deltas, rows, samples).items():
+            of_stage = stage.losses(classified.logits, deltas, rows, samples)
+            proposals = self._refined(context, stage, samples, classified, deltas) if refines else None
+            if has_mask:
+                head = k - first_with_mask
+                of_stage |= self.mask_branch.losses(head, context, stage, samples, proposals, truth)
+            for name, value in of_stage.items():
                 losses[f"{name}_stage{k}" if last else name] = value
-            if k < last:
-                refined = stage.refine(classified.logits, deltas, boxes, context.image_sizes)
-                proposals = [
-                    Instances(s.image_size, proposal_boxes=Boxes(b), is_gt=s.is_gt)
-                    for s, b in zip(samples, refined, strict=True)
-                ]
             previous = classified
         return losses
 
-    def predict(
-        self, images: ImageList, features: Mapping[str, Tensor], proposals: list[Instances]
-    ) -> list[RoIPredictions]:
+    @staticmethod
+    def _refined(
+        context: RoIContext,
+        stage: CascadeStage,
+        samples: list[Instances],
+        classified: Classified,
+        deltas: Tensor,
+    ) -> list[Instances]:
+        boxes = [s.proposal_boxes.tensor for s in samples]
+        refined = stage.refine(classified.logits, deltas, boxes, context.image_sizes)
+        return [
+            Instances(s.image_size, proposal_boxes=Boxes(b), is_gt=s.is_gt)
+            for s, b in zip(samples, refined, strict=True)
+        ]
+
+    def predict(self, context: RoIContext, proposals: list[Instances]) -> list[RoIPredictions]:
         """Return the predictions of each image in the frame of the resized input.
 
         Only RoIs that the selection may keep are in it: the last regression is not run for others.
         """
-        context, _ = self.make_context(images, features)
         boxes = [p.proposal_boxes.tensor for p in proposals]
         logits: list[Tensor] = []
         previous: Classified | None = None

@@ -70,13 +70,14 @@ class RoIContext:
         table: the feature maps that RoI features are pooled from.
         image_sizes: (height, width) of each image before padding, pixels of the resized input.
         level_rule: assigns boxes to the maps of ``table``.
-        shared: results of the context parts by name, such as an image-level vector (N, C).
+        shared: results of the context parts by name, such as an image-level vector (N, C) or a table of
+            one more map.
     """
 
     table: FeatureTable
     image_sizes: Sequence[tuple[int, int]]
     level_rule: LevelRule
-    shared: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[str, Tensor | FeatureTable] = field(default_factory=dict)
 
     def rois(self, boxes: Sequence[Tensor]) -> RoIs:
         """Join the boxes (R_i, 4) of the N images."""

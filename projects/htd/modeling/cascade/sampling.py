@@ -2,7 +2,8 @@
 
 Both parts take and return one ``Instances`` an image, with ``proposal_boxes`` in pixels of the
 resized input. What they return also has ``gt_classes`` (in [0, K], K = background), ``gt_boxes``
-(zeros for background) and ``is_gt`` (the RoI is a ground-truth box that was put in).
+(zeros for background), ``gt_index`` (the RoI's ground truth in its image; of no meaning for background)
+and ``is_gt`` (the RoI is a ground-truth box that was put in).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
+from htd.layers import last_claim
+
 
 def _samples(
     boxes: Boxes, matched: Tensor, positive: Tensor, target: Instances, num_classes: int
@@ -24,8 +27,31 @@ def _samples(
     samples.gt_boxes = Boxes(torch.zeros_like(boxes.tensor))
     samples.gt_classes[positive] = target.gt_classes[matched[positive]]
     samples.gt_boxes.tensor[positive] = target.gt_boxes.tensor[matched[positive]]
+    samples.gt_index = matched
     samples.is_gt = torch.zeros_like(positive)
     return samples
+
+
+class ReassigningMatcher(Matcher):
+    """Matches boxes at one IoU; a ground truth takes those that are its best from other ground truths.
+
+    Like Detectron2's ``Matcher`` with ``allow_low_quality_matches``, but a ground truth claims nothing
+    below the IoU, and a claimed box is also assigned to it (the published detectors' rule). So no box turns
+    positive; a box that overlaps two objects may change from one to the other.
+
+    Args:
+        iou: least IoU of a positive.
+    """
+
+    def __init__(self, *, iou: float):
+        super().__init__([iou], [0, 1], allow_low_quality_matches=False)
+        self.iou = iou
+
+    def __call__(self, match_quality_matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Return index and label (1 positive, 0 background), both (R,), for an IoU matrix (G, R)."""
+        matched, labels = super().__call__(match_quality_matrix)
+        claimed_by = last_claim(match_quality_matrix, self.iou)
+        return torch.where(claimed_by >= 0, claimed_by, matched), labels
 
 
 class RoILabeler:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor, nn
+
+from htd.modeling.cascade import GroundTruth
 
 
 class SemanticAggregation(nn.Module):
@@ -48,27 +50,27 @@ class SemanticAggregation(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(
-        self, features: Mapping[str, Tensor], targets: list[Instances] | None = None
+        self, features: Mapping[str, Tensor], truth: GroundTruth | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the vectors (N, C), gradient attached, and the losses.
 
         Args:
             features: maps (N, C, H, W) by name.
-            targets: N items with ``gt_classes``, or None when there is nothing to learn from.
+            truth: its N ``instances`` have ``gt_classes``; None when there is nothing to learn from.
 
         Returns:
             ``loss_global`` is the mean binary cross-entropy over N * (K + 1) labels; an image
-            without objects has no positive label. No losses without targets.
+            without objects has no positive label. No losses without truth.
         """
         x = features[self.in_feature]
         for conv in self.convs:
             x = F.relu(conv(x))
         vector = x.mean(dim=(2, 3))
-        if targets is None:
+        if truth is None:
             return vector, {}
-        return vector, {"loss_global": self.loss(self.fc(vector), targets)}
+        return vector, {"loss_global": self.loss(self.fc(vector), truth.instances)}
 
-    def loss(self, logits: Tensor, targets: list[Instances]) -> Tensor:
+    def loss(self, logits: Tensor, targets: Sequence[Instances]) -> Tensor:
         """Return the weighted loss of the logits (N, K + 1)."""
         labels = torch.zeros_like(logits, dtype=torch.float32)
         for row, target in zip(labels, targets, strict=True):

@@ -13,6 +13,8 @@ import torch
 from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
+from htd.layers import last_claim
+
 
 class AnchorLabeler:
     """Labels anchors, and only those that lie within the image take part in the matching.
@@ -107,14 +109,7 @@ class AnchorLabeler:
             value, row = iou.max(dim=0)
             index = torch.where(value > best, row + start, index)
             best = torch.maximum(best, value)
-            claimed_by = torch.maximum(claimed_by, self._claims(iou, start))
+            claimed_by = torch.maximum(claimed_by, last_claim(iou, self.low_quality_iou, start))
         labels = torch.where(best >= self.positive_iou, 1, torch.where(best < self.negative_iou, 0, -1))
         labels = labels.masked_fill(claimed_by >= 0, 1)
         return labels, torch.where(claimed_by >= 0, claimed_by, index)
-
-    def _claims(self, iou: Tensor, start: int) -> Tensor:
-        """Return the last of the ground truths ``start + row`` that claims each anchor, else -1."""
-        best = iou.max(dim=1, keepdim=True).values
-        claims = (iou == best) & (best >= self.low_quality_iou)
-        number = torch.arange(start, start + len(iou), device=iou.device)
-        return torch.where(claims, number[:, None], -1).max(dim=0).values

@@ -19,7 +19,7 @@ from htd.layers.sampling import full_precision
 
 
 class ProposalRule:
-    """The published rule: boxes without area stay.
+    """The rule of the published HTD: boxes without area stay.
 
     Paper: Feature Pyramid Networks, section 4. On each level the anchors with the best scores are
     decoded and clipped to the image without padding, non-maximum suppression works within each
@@ -110,7 +110,7 @@ class ProposalRule:
 
 
 class Detectron2ProposalRule(ProposalRule):
-    """Detectron2's rule, which drops small boxes before the suppression.
+    """Detectron2's rule, which drops small boxes before the suppression, and that of the published cascades.
 
     Equal to its ``find_top_rpn_proposals``, except that in training, too, non-finite predictions are left
     out instead of raising.
