@@ -54,6 +54,9 @@ def test_resize_of_pixels_labels_and_points():
     np.testing.assert_allclose(
         resize.apply_coords(np.array([[1.0, 0.5], [4.0, 1.0]])), [[0.5, 0.5], [2.0, 1.0]]
     )
+    whole = np.array([[3, 1]])
+    np.testing.assert_array_equal(resize.apply_coords(whole), [[1.5, 1.0]])
+    assert resize.apply_coords(whole.astype(np.float32)).dtype == np.float32
     np.testing.assert_allclose(resize.inverse().apply_coords(np.array([[2.0, 1.0]])), [[4.0, 1.0]])
     with pytest.raises(ValueError, match="got an array"):
         resize.apply_image(row[:, :2])

@@ -86,6 +86,23 @@ def test_model_inputs():
     assert bgr.shape == (HEIGHT, 2 * WIDTH + 4, 3) and bgr[-1, 0].tolist() == [0, 100, 200]
 
 
+def test_a_semantic_map_lies_over_its_own_copy_of_the_image():
+    MetadataCatalog.get("visualize_names").thing_classes = NAMES
+    values = torch.full((120, 160), 255)
+    values[:, 60:], values[50:70, 60:] = 0, 182
+    inputs = {"image": torch.full((3, 120, 160), 128.0), "instances": truth(), "sem_seg": values}
+    picture = draw_input(inputs, detections(), dataset_name="visualize_names")
+    assert picture.shape == (HEIGHT, 3 * WIDTH + 8, 3)
+    part = picture[24:, WIDTH + 4 : 2 * WIDTH + 4].astype(int)
+    none, first, last = part[30, 30], part[30, 3 * 60 + 30], part[3 * 60, 3 * 60 + 30]
+    assert none.tolist() == [64] * 3 and np.ptp(first) > 60 and np.abs(first - last).max() > 60
+    assert (part[:120, : 3 * 59] == none).all() and (part[:120, 3 * 61 :] == first).all()
+    without = draw_input(inputs | {"sem_seg": values * 0 + 255}, None, dataset_name="visualize_names")
+    assert (without[24:, WIDTH + 4 :] == 64).all()
+    only = draw_side_by_side(GREY, None, None, NAMES, semantic_map=values.numpy())
+    np.testing.assert_array_equal(only[24:], part)
+
+
 def test_a_results_file(tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), GREY)
     entry = {"id": 1, "image_id": 7, "category_id": 4, "bbox": [10, 10, 50, 50]}

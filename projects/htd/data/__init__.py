@@ -1,18 +1,22 @@
-"""Data: COCO-format data sets, mapping, loaders and the generated toy data."""
+"""Data: COCO-format data sets, mapping, loaders, semantic maps and the generated toy data."""
 
 from htd.data.coco import coco_dataset
 from htd.data.coco_file import read_categories
 from htd.data.loader import build_test_loader, build_train_loader
 from htd.data.mapper import DetectionMapper
 from htd.data.reader import CachedReader
+from htd.data.semantic import SemanticMaps
+from htd.data.semantic_drawing import draw_semantic_maps
 from htd.data.transforms import ResizeCV2
 
 __all__ = [
     "CachedReader",
     "DetectionMapper",
     "ResizeCV2",
+    "SemanticMaps",
     "build_test_loader",
     "build_train_loader",
     "coco_dataset",
+    "draw_semantic_maps",
     "read_categories",
 ]

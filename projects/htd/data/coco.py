@@ -8,13 +8,16 @@ from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 
-import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.logger import log_first_n
 
 from htd.data.coco_file import CocoFile, read_coco, resolve
+from htd.data.segmentation import valid_segmentation
+from htd.data.semantic_files import check_maps, map_path
 from htd.errors import UserError
+
+_NO_MASK = "objects without a valid mask"
 
 
 def coco_dataset(
@@ -25,6 +28,7 @@ def coco_dataset(
     filter_empty: bool = False,
     min_image_side: int = 0,
     masks: bool = False,
+    semantic_root: str | None = None,
 ) -> list[dict]:
     """Load a COCO-format data set and register its name in Detectron2's catalogs if it is new.
 
@@ -39,20 +43,28 @@ def coco_dataset(
         filter_empty: leave out images without a usable annotation that is no crowd region.
         min_image_side: leave out images with a side below this many pixels.
         masks: also keep segmentations; objects without a valid one are then skipped.
+        semantic_root: folder of the images' semantic maps, absolute or relative to $DETECTRON2_DATASETS:
+            PNGs with the names, and in the sub-folders, of the images. Only training needs them.
 
     Returns:
         One dictionary an image with ``file_name``, ``image_id``, ``height``, ``width`` and
         ``annotations``: ``id``, ``bbox`` (XYWH, pixels of the original image), ``bbox_mode``,
         ``category_id`` (class 0..K-1 in the order of the ids), ``iscrowd`` and maybe ``segmentation``.
+        With semantic maps also ``sem_seg_file_name``.
 
     Raises:
-        UserError: a file is missing or faulty, the name belongs to other files, or no image is left.
+        UserError: a file is missing or faulty, the name belongs to other files, no object has a mask
+            though masks are wanted, or no image is left.
     """
     content = read_coco(json_file)
-    classes = {category: number for number, category in enumerate(content.names)}
-    _report_mapping(name, classes)
+    _report_mapping(name, content.classes)
     skipped: Counter = Counter()
-    annotations = _annotations_by_image(content, classes, masks, skipped)
+    annotations = annotations_by_image(content, masks, skipped)
+    if skipped[_NO_MASK] and not annotations:
+        raise UserError(
+            f"data set {name}: no annotation of {content.path} has a valid segmentation; a config that "
+            "needs boxes only is configs/htc/htc_box_r50_fpn_1x.py"
+        )
     folder = resolve(image_root)
     records = []
     for image in content.images:
@@ -64,9 +76,14 @@ def coco_dataset(
         else:
             records.append(record)
     _check_images(name, content.path, folder, records, skipped)
+    folders = {"image_root": folder}
+    if semantic_root is not None:
+        folders["sem_seg_root"] = resolve(semantic_root)
+        _add_semantic_maps(name, folders["sem_seg_root"], records, content)
     _report(name, records, skipped)
     options = {"filter_empty": filter_empty, "min_image_side": min_image_side, "masks": masks}
-    _register(name, content, folder, classes, partial(coco_dataset, name, json_file, image_root, **options))
+    options["semantic_root"] = semantic_root
+    _register(name, content, folders, partial(coco_dataset, name, json_file, image_root, **options))
     return records
 
 
@@ -80,7 +97,18 @@ def _record(image: dict, folder: Path, annotations: list[dict]) -> dict:
     }
 
 
-def _annotations_by_image(content: CocoFile, classes: dict, masks: bool, skipped: Counter) -> dict:
+def annotations_by_image(content: CocoFile, masks: bool, skipped: Counter) -> dict:
+    """Return the usable annotations of each image, as ``coco_dataset`` describes them.
+
+    Args:
+        content: the annotation file.
+        masks: keep segmentations, and leave out objects without a valid one.
+        skipped: numbers of annotations that were left out are added here, by reason.
+
+    Returns:
+        Lists of annotations by image id, [] for an image without any.
+    """
+    classes = content.classes
     sizes = {image["id"]: (image["height"], image["width"]) for image in content.images}
     found = defaultdict(list)
     for entry in content.annotations:
@@ -102,9 +130,9 @@ def _annotations_by_image(content: CocoFile, classes: dict, masks: bool, skipped
             "iscrowd": int(entry.get("iscrowd") or 0),
         }
         if masks:
-            item["segmentation"] = _segmentation(entry.get("segmentation"))
+            item["segmentation"] = valid_segmentation(entry.get("segmentation"), size)
             if not item["segmentation"]:
-                skipped["objects without a valid mask"] += 1
+                skipped[_NO_MASK] += 1
                 continue
         found[entry["image_id"]].append(item)
     return found
@@ -122,19 +150,11 @@ def _usable(entry: dict, size: tuple[int, int]) -> bool:
     return w >= 1 and h >= 1 and (area is None or area > 0) and across > 0 and down > 0
 
 
-def _segmentation(segmentation):
-    """Return polygons of at least three points, or a compressed RLE; something empty for neither."""
-    if isinstance(segmentation, dict):
-        counts, size = segmentation.get("counts"), segmentation.get("size")
-        if not isinstance(size, list) or len(size) != 2:
-            return None
-        if isinstance(counts, list):
-            return mask_util.frPyObjects(segmentation, *size)
-        return segmentation if isinstance(counts, str) else None
-    if not isinstance(segmentation, list):
-        return None
-    polygons = (points for points in segmentation if isinstance(points, list))
-    return [points for points in polygons if len(points) % 2 == 0 and len(points) >= 6]
+def _add_semantic_maps(name: str, root: Path, records: list[dict], content: CocoFile) -> None:
+    paths = {image["id"]: map_path(root, image["file_name"]) for image in content.images}
+    check_maps(name, root, [paths[record["image_id"]] for record in records], list(content.names.values()))
+    for record in records:
+        record["sem_seg_file_name"] = str(paths[record["image_id"]])
 
 
 def _check_images(name: str, path: Path, folder: Path, records: list[dict], skipped: Counter) -> None:
@@ -168,21 +188,20 @@ def _report(name: str, records: list[dict], skipped: Counter) -> None:
     log_first_n(logging.INFO, message, key="message", name=__name__)
 
 
-def _register(name: str, content: CocoFile, folder: Path, classes: dict, load: partial) -> None:
+def _register(name: str, content: CocoFile, folders: dict[str, Path], load: partial) -> None:
     """Put name, files and classes into Detectron2's catalogs, or check that they agree."""
     metadata = MetadataCatalog.get(name)
-    for key, path in (("json_file", content.path), ("image_root", folder)):
+    paths = {"json_file": content.path} | folders
+    for key, path in paths.items():
         known = metadata.get(key)
         if known is not None and Path(known).expanduser().resolve() != path.resolve():
             raise UserError(
                 f"data set name {name!r} already belongs to {known}, not to {path}; choose another name"
             )
-    entries = {
-        "json_file": str(content.path),
-        "image_root": str(folder),
+    entries = {key: str(path) for key, path in paths.items()} | {
         "evaluator_type": "coco",
         "thing_classes": list(content.names.values()),
-        "thing_dataset_id_to_contiguous_id": classes,
+        "thing_dataset_id_to_contiguous_id": content.classes,
     }
     for key in ("thing_classes", "thing_dataset_id_to_contiguous_id"):
         if metadata.get(key, entries[key]) != entries[key]:

@@ -40,6 +40,11 @@ class CocoFile:
     annotations: list[dict]
     names: dict[int, str]
 
+    @property
+    def classes(self) -> dict[int, int]:
+        """The class, 0..K-1, of each category id."""
+        return {category: number for number, category in enumerate(self.names)}
+
 
 def read_coco(json_file: str | Path) -> CocoFile:
     """Read an annotation file.

@@ -33,7 +33,8 @@ class CV2ResizeTransform(Transform):
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Scale points (n, 2) given as (x, y)."""
-        return coords * np.array([self.new_width / self.width, self.new_height / self.height], coords.dtype)
+        scales = self.new_width / self.width, self.new_height / self.height
+        return coords * np.array(scales, np.result_type(coords, np.float32))
 
     def inverse(self) -> CV2ResizeTransform:
         """Return the resize back to the old size."""

@@ -31,14 +31,16 @@ class COCOEvaluator(Detectron2COCOEvaluator):
 
     Args:
         dataset_name: a data set in Detectron2's catalogs.
-        tasks: ``"bbox"``, ``"segm"`` or a sequence of both; by default what the predictions hold.
+        tasks: ``"bbox"``, ``"segm"`` or a sequence of both; by default what predictions and annotations
+            hold.
         distributed: gather the predictions of all ranks.
         output_dir: keep ``coco_instances_results.json`` (original category ids) there.
         backend: ``"auto"``, ``"hotcoco"``, ``"detectron2"`` or ``"pycocotools"``; the last is the
             reference implementation, for numbers that are to be published.
 
     Raises:
-        UserError: the data set is not known, or its annotation file is faulty.
+        UserError: the data set is not known, its annotation file is faulty, or it has no masks for the
+            task ``"segm"``.
     """
 
     def __init__(
@@ -66,6 +68,12 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         )
         self._logger = logging.getLogger(__name__)
         _clean(self._coco_api, self._metadata.json_file)
+        self._evaluable = _evaluable(self._coco_api)
+        if "segm" in (tasks or ()) and "segm" not in self._evaluable:
+            raise UserError(
+                f"annotation file {self._metadata.json_file} has no masks, so segm cannot be evaluated; "
+                "leave it out of dataloader.evaluator.tasks"
+            )
         self._backend_name, self._evaluate = choose_backend(backend)
         self._logger.info("COCO evaluation uses %s", self._backend_name)
 
@@ -90,7 +98,10 @@ class COCOEvaluator(Detectron2COCOEvaluator):
                 "is too high"
             )
         names = [self._coco_api.cats[category]["name"] for category in sorted(self._coco_api.cats)]
-        for task in self._tasks or [t for t in _TASKS if t in self._tasks_from_predictions(detections)]:
+        found = self._tasks_from_predictions(detections)
+        if not set(found) <= set(self._evaluable):
+            self._logger.warning("%s has no masks: segm is not evaluated", self._metadata.json_file)
+        for task in self._tasks or [t for t in self._evaluable if t in found]:
             self._results[task] = self._scores(task, detections, img_ids, names)
 
     def _scores(self, task: str, detections: list, img_ids, names: list[str]) -> dict[str, float]:
@@ -177,6 +188,13 @@ def _clean(truth: COCO, where: str) -> None:
         truth.dataset["annotations"] = kept
     with quiet():
         truth.createIndex()
+
+
+def _evaluable(truth: COCO) -> list[str]:
+    """Return the tasks for which there is ground truth; all where there are no annotations."""
+    annotations = truth.dataset.get("annotations", [])
+    with_masks = not annotations or any(entry.get("segmentation") for entry in annotations)
+    return [task for task in _TASKS if with_masks or task != "segm"]
 
 
 def _has_box(entry: dict) -> bool:

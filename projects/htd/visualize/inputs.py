@@ -17,11 +17,11 @@ def draw_input(
     image_format: str = "RGB",
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw one model input, its objects at the left and its predictions at the right.
+    """Draw one model input: its objects, its semantic map, and its predictions, from left to right.
 
     Args:
-        inputs: ``image`` (3, H, W), in 0..255, and maybe ``instances`` with ground truth, as a mapper
-            makes them.
+        inputs: ``image`` (3, H, W), in 0..255, and maybe ``instances`` with ground truth and ``sem_seg``
+            (H, W), as a mapper makes them.
         predictions: detections in the frame of ``image``.
         dataset_name: data set in Detectron2's catalogs that names the classes.
         image_format: channel order of ``image``, ``"RGB"`` or ``"BGR"``.
@@ -33,4 +33,7 @@ def draw_input(
     image = inputs["image"].cpu().numpy().transpose(1, 2, 0).clip(0, 255).astype(np.uint8)
     image = np.ascontiguousarray(image[..., ::-1] if image_format == "BGR" else image)
     names = MetadataCatalog.get(dataset_name).get("thing_classes") or []
-    return draw_side_by_side(image, inputs.get("instances"), predictions, names, score_threshold)
+    semantic_map = inputs["sem_seg"].cpu().numpy() if "sem_seg" in inputs else None
+    return draw_side_by_side(
+        image, inputs.get("instances"), predictions, names, score_threshold, semantic_map
+    )

@@ -12,7 +12,7 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import Visualizer
 
 _MIN_SIDE, _HEADING, _GAP = 480, 24, 4
-_WHITE = (255, 255, 255)
+_WHITE, _NO_CLASS = (255, 255, 255), 255
 
 
 def draw_side_by_side(
@@ -21,37 +21,44 @@ def draw_side_by_side(
     predictions: Instances | None,
     class_names: Sequence[str],
     score_threshold: float = 0.5,
+    semantic_map: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw ground truth at the left and predictions at the right.
+    """Draw ground truth at the left, then the semantic map, and predictions at the right.
 
     Draws nothing from the random generators, so that pictures made during training leave it as it was.
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB.
         ground_truth: ``gt_boxes``, ``gt_classes`` and maybe ``gt_masks`` in the frame of the image; None
-            leaves the left half out.
+            leaves this part out.
         predictions: ``pred_boxes``, ``scores``, ``pred_classes`` and maybe ``pred_masks`` in the same
-            frame; None leaves the right half out.
+            frame; None leaves this part out.
         class_names: names by class; a class beyond them is shown by its number.
         score_threshold: predictions with a lower score are not drawn.
+        semantic_map: (H, W) class of each pixel, laid over the image; 255, no class, is black. None leaves
+            this part out.
 
     Returns:
         (H', W', 3) uint8, RGB; small images are enlarged so that labels can be read.
     """
-    halves = []
+    parts = []
     if ground_truth is not None:
         heading = f"ground truth: {len(ground_truth)}"
         fields = _fields(ground_truth, "gt_boxes", "gt_classes", "gt_masks")
-        halves.append(_half(image_rgb, heading, fields, class_names))
+        parts.append(_part(image_rgb, heading, fields, class_names))
+    if semantic_map is not None:
+        present = np.unique(semantic_map)
+        heading = f"semantic map: {len(present[present != _NO_CLASS])} classes"
+        parts.append(_part(_overlaid(image_rgb, semantic_map), heading, ([], [], None), class_names))
     if predictions is not None:
         kept = predictions[predictions.scores >= score_threshold]
         heading = f"predictions: {len(kept)} with score >= {score_threshold:g}"
         fields = _fields(kept, "pred_boxes", "pred_classes", "pred_masks")
-        halves.append(_half(image_rgb, heading, fields, class_names, kept.scores.tolist()))
-    if not halves:
+        parts.append(_part(image_rgb, heading, fields, class_names, kept.scores.tolist()))
+    if not parts:
         return image_rgb.copy()
-    gap = np.full((halves[0].shape[0], _GAP, 3), 255, np.uint8)
-    return np.concatenate([part for half in halves for part in (half, gap)][:-1], axis=1)
+    gap = np.full((parts[0].shape[0], _GAP, 3), 255, np.uint8)
+    return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
 
 
 def _fields(instances: Instances, boxes: str, classes: str, masks: str):
@@ -62,7 +69,13 @@ def _fields(instances: Instances, boxes: str, classes: str, masks: str):
     return cpu.get(boxes).tensor.detach().float().numpy(), cpu.get(classes).tolist(), found_masks
 
 
-def _half(image: np.ndarray, heading: str, fields, names: Sequence[str], scores=None) -> np.ndarray:
+def _overlaid(image: np.ndarray, semantic_map: np.ndarray) -> np.ndarray:
+    """Return the image mixed in equal parts with the colours of the classes of a map (H, W)."""
+    colours = np.array([_colour(number) for number in range(_NO_CLASS)] + [(0, 0, 0)]) * 255
+    return ((image + colours[semantic_map]) / 2).astype(np.uint8)
+
+
+def _part(image: np.ndarray, heading: str, fields, names: Sequence[str], scores=None) -> np.ndarray:
     boxes, classes, masks = fields
     labels = [names[k] if k < len(names) else str(k) for k in classes]
     if scores is not None:

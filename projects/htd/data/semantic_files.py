@@ -1,0 +1,76 @@
+"""Where the semantic maps of a data set lie, and what is said if they do not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from htd.errors import UserError
+
+RECORD = "semantic_maps.json"
+WITHOUT_MAPS = "configs/htc/htc_without_semantic_r50_fpn_1x.py"
+
+
+def map_path(folder: Path, file_name: str) -> Path:
+    """Return the path of an image's map: its file name with .png, in the same sub-folder.
+
+    Args:
+        folder: folder of the maps.
+        file_name: of the image, as the annotation file gives it.
+    """
+    name = Path(file_name)
+    return folder / (Path(name.name) if name.is_absolute() else name).with_suffix(".png")
+
+
+def missing(what: str) -> UserError:
+    """Return the error for a map, or a folder of maps, that is not there."""
+    return UserError(
+        f"{what} does not exist; name the folder that holds the maps in "
+        "dataloader.train.dataset.semantic_root (a relative one starts from DETECTRON2_DATASETS), draw maps "
+        f"from the masks with tools/draw_semantic_maps.py, or train without maps: {WITHOUT_MAPS}"
+    )
+
+
+def check_maps(name: str, folder: Path, paths: Sequence[Path], classes: Sequence[str]) -> None:
+    """Check, before a training starts, that every map is there and that drawn ones fit the classes.
+
+    Args:
+        name: name of the data set, for messages.
+        folder: folder of the maps.
+        paths: the map of each image.
+        classes: class names of the data set.
+
+    Raises:
+        UserError: a map is missing, or the maps were drawn for other classes.
+    """
+    if not folder.is_dir():
+        raise missing(f"data set {name}: folder {folder} of the semantic maps")
+    # Listing a folder is much quicker than asking for each of its files.
+    found = {parent: set(os.listdir(parent)) for parent in {path.parent for path in paths} if parent.is_dir()}
+    absent = [path for path in paths if path.name not in found.get(path.parent, ())]
+    if absent:
+        raise missing(f"data set {name}: semantic map {absent[0]} (one of {len(absent)} missing)")
+    drawn = read_record(folder)
+    if drawn is not None and drawn["classes"] != list(classes):
+        raise UserError(
+            f"data set {name}: the semantic maps in {folder} were drawn for other classes "
+            f"({len(drawn['classes'])}, of {drawn['annotation_file']}); draw them into another folder with "
+            "tools/draw_semantic_maps.py"
+        )
+
+
+def read_record(folder: Path) -> dict | None:
+    """Return what the drawing tool has noted beside its maps, or None for maps from elsewhere."""
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+        return {key: record[key] for key in ("format", "annotation_file", "sha256", "classes")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not the record that tools/draw_semantic_maps.py writes; remove its folder and draw "
+            "the maps again"
+        ) from error

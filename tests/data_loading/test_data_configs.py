@@ -1,0 +1,82 @@
+"""The data bases of the configs, read through the leaves that train on them."""
+
+import pytest
+from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import BitMasks
+from omegaconf import OmegaConf
+
+from htd.data import draw_semantic_maps
+from htd.errors import UserError
+from tests.static.source import ROOT
+
+
+@pytest.fixture
+def load(toy, tmp_path, monkeypatch):
+    """Return a function that reads a data base into a config of HTC with six classes."""
+    (tmp_path / "toy").symlink_to(toy)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+
+    def config(name, **semantic):
+        part = LazyConfig.load(str(ROOT / f"configs/common/data/{name}.py"))
+        rest = {"train": {"seed": 0, "output_dir": "out"}}
+        whole = OmegaConf.create(rest, flags={"allow_objects": True})
+        whole.model = LazyConfig.load(str(ROOT / "configs/common/models/htc.py")).model
+        whole.model.roi_heads.num_classes = 6
+        whole.model.roi_heads.context.semantic.update(semantic)
+        whole.dataloader = part.dataloader
+        whole.dataloader.train.dataset.name = f"data_configs_{name}"
+        return whole
+
+    return config
+
+
+def samples(config):
+    dataset = instantiate(config.dataloader.train.dataset)
+    mapper = instantiate(config.dataloader.train.mapper)
+    return [mapper(record) for record in dataset]
+
+
+def test_boxes_alone(load):
+    assert all(
+        "sem_seg" not in item and not item["instances"].has("gt_masks") for item in samples(load("toy"))
+    )
+
+
+def test_masks(load):
+    for item in samples(load("toy_masks")):
+        assert isinstance(item["instances"].gt_masks, BitMasks) and "sem_seg" not in item
+
+
+def test_maps_in_the_manner_of_coco_stuff(load):
+    values = {int(value) for item in samples(load("toy_stuff")) for value in item["sem_seg"].unique()}
+    assert values <= {0, 1, 3, 4, 8, 11, *range(91, 96), 255} and {0, 91, 255} < values
+
+
+def test_drawn_maps(load, toy, tmp_path):
+    config = load("toy_instance_maps", num_semantic_classes="${...num_classes}", background=True)
+    folder = tmp_path / "drawn"
+    config.dataloader.train.dataset.semantic_root = "drawn"
+    draw_semantic_maps(toy / "annotations/instances_train.json", folder)
+    for item in samples(config):
+        assert item["instances"].has("gt_masks")
+        present = set(item["sem_seg"].unique().tolist())
+        assert {6} <= present <= {*item["instances"].gt_classes.tolist(), 6, 255}
+    config.model.roi_heads.num_classes = 3
+    with pytest.raises(UserError, match=r"classes are 0\.\.3, and 255"):
+        samples(config)
+
+
+def test_before_the_maps_are_drawn(load, tmp_path):
+    message = f"folder {tmp_path}/toy/instance_maps_train of the semantic maps does not exist"
+    with pytest.raises(UserError, match=f"{message}.*tools/draw_semantic_maps.py"):
+        samples(load("toy_instance_maps"))
+
+
+@pytest.mark.parametrize("name", ["masks", "stuff", "instance_maps"])
+def test_coco_and_toy_data_differ_in_places_only(name):
+    def shape(data):
+        train = LazyConfig.load(str(ROOT / f"configs/common/data/{data}_{name}.py")).dataloader.train
+        maps = train.mapper.get("semantic_maps")
+        return train.dataset.masks, train.mapper.mask_format, maps and OmegaConf.to_container(maps)
+
+    assert shape("coco") == shape("toy")
