@@ -7,6 +7,10 @@ The conversion is one to one: anything left over, missing or of another shape is
 nothing is written. Parts named with --new may begin anew, for example the predictors for own classes:
 
     ... IN.pth OUT.pth model.roi_heads.num_classes=3 --new roi_heads.stages.0.head.cls_score ...
+
+or what the model has and the file has not, as masks on a checkpoint of boxes alone:
+
+    ... --config-file configs/htd/htd_mask_r50_fpn_1x.py IN.pth OUT.pth --new roi_heads.mask_branch
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py from file to file, on a narrow HTD of a real config."""
+"""tools/convert_checkpoint.py from file to file, on narrow models of real configs."""
 
 import os
 
@@ -8,46 +8,61 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 
 import convert_checkpoint
+from htd.checkpoint import convert, find_unconverted
 from htd.checkpoint.formats import FORMATS
+from htd.engine.checkpoint import TrainingCheckpointer
+from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError, run_cli
 from tests import golden
 
 R50, R101 = "configs/htd/htd_r50_fpn_1x.py", "configs/htd/htd_r101_fpn_2x.py"
+R50_MASK, HTC = "configs/htd/htd_mask_r50_fpn_1x.py", "configs/htc/htc_r50_fpn_1x.py"
 HEADS = "model.roi_heads.stages"
-NARROW = [
+NARROW_BODY = [
     "model.backbone.bottom_up.stem_channels=4",
     "model.backbone.bottom_up.width_per_group=4",
+]
+NARROW = [
+    *NARROW_BODY,
     f"{HEADS}.0.head.fc_dims=[4,4]",
     f"{HEADS}.1.head.classification.fc_dims=[4,4]",
     f"{HEADS}.1.head.classification.graph.dim=4",
     f"{HEADS}.1.head.regression.tower.hidden=36",
     f"{HEADS}.1.head.regression.tower.out_channels=4",
 ]
+NARROW_HTC = [*NARROW_BODY, *(f"{HEADS}.{stage}.head.fc_dims=[4,4]" for stage in range(3))]
 THREE_CLASSES = "model.roi_heads.num_classes=3"
 
 
-def narrow_model(*more):
-    return instantiate(LazyConfig.apply_overrides(LazyConfig.load(R50), [*NARROW, *more]).model)
+def narrow_model(*more, config=R50, overrides=NARROW):
+    return instantiate(LazyConfig.apply_overrides(LazyConfig.load(config), [*overrides, *more]).model)
+
+
+def published(spec, form, model):
+    """Return random values under the names of a manifest, with the shapes of a model."""
+    torch.manual_seed(0)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    alias, found = spec.get("alias", {}), {}
+    for key in spec["entries"]:
+        name, _ = FORMATS[form].place(alias.get(key, key))
+        found[key] = torch.tensor(0) if name.endswith("tracked") else torch.randn(shapes[name])
+    return found | {second: found[first] for second, first in alias.items()}
 
 
 @pytest.fixture(scope="module")
 def weights():
     """Published names with the shapes of the narrow model."""
-    torch.manual_seed(0)
-    shapes = {name: value.shape for name, value in narrow_model().state_dict().items()}
-    spec = golden.manifest("htd", "manifest_r50")
-    found = {}
-    for key in spec["entries"]:
-        name, _ = FORMATS["htd"].place(spec["alias"].get(key, key))
-        found[key] = torch.tensor(0) if name.endswith("tracked") else torch.randn(shapes[name])
-    return found | {second: found[first] for second, first in spec["alias"].items()}
+    return published(golden.manifest("htd", "manifest_r50"), "htd", narrow_model())
+
+
+def save(weights, path):
+    torch.save({"meta": {"epoch": 12}, "state_dict": weights, "optimizer": {"lr": 0.1}}, path)
+    return path
 
 
 @pytest.fixture
 def source(tmp_path, weights):
-    path = tmp_path / "published.pth"
-    torch.save({"meta": {"epoch": 12}, "state_dict": weights, "optimizer": {"lr": 0.1}}, path)
-    return path
+    return save(weights, tmp_path / "published.pth")
 
 
 def command(config, source, target, *more, overrides=NARROW):
@@ -78,6 +93,35 @@ def test_new_predictors_for_other_classes(tmp_path, source, capsys):
     command(R50, source, target, "--new", *parts, overrides=[*NARROW, THREE_CLASSES])
     assert "begin anew: 6 (roi_heads.context 2, roi_heads.stages 4)" in capsys.readouterr().out
     narrow_model(THREE_CLASSES).load_state_dict(torch.load(target, weights_only=True)["model"], strict=True)
+
+
+def test_mask_branch_beside_published_parts(tmp_path, source, capsys):
+    target = tmp_path / "ours.pth"
+    with pytest.raises(UserError, match=r"no mask branch: .* give --new roi_heads\.mask_branch\."):
+        command(R50_MASK, source, target)
+    assert not target.exists()
+    command(R50_MASK, source, target, "--new", "roi_heads.mask_branch")
+    assert "begin anew: 12 (roi_heads.mask_branch 12)" in capsys.readouterr().out
+    model, converted = narrow_model(config=R50_MASK), torch.load(target, weights_only=True)["model"]
+    model.load_state_dict(converted, strict=True)
+    assert converted["roi_heads.mask_branch.heads.0.deconv.weight"].std() > 0
+
+
+def test_converted_htc_is_loaded_by_the_engine(tmp_path, capsys):
+    model, found = (narrow_model(config=HTC, overrides=NARROW_HTC) for _ in range(2))
+    weights = published(golden.manifest("htc", "htc_r50"), "htc", model)
+    source, target = save(weights, tmp_path / "published.pth"), tmp_path / "ours.pth"
+    with pytest.raises(UserError, match=rf"\(HTC\) .* convert them first: .* --config-file {HTC} "):
+        check_weights_file(str(source), HTC, find_unconverted)
+
+    command(HTC, source, target, overrides=NARROW_HTC)
+    assert "source format: HTC (htc)" in capsys.readouterr().out
+    check_weights_file(str(target), HTC, find_unconverted)
+    load_whole(TrainingCheckpointer(found), str(target), everything=False)
+    converted, _ = convert(weights, model)
+    assert all(torch.equal(value, converted[name]) for name, value in found.state_dict().items())
+    flow = found.roi_heads.mask_branch.flow.transforms[0].weight
+    assert torch.equal(flow, weights["roi_head.mask_head.1.conv_res.conv.weight"])
 
 
 class Bomb:

@@ -160,7 +160,7 @@ class TestNew:
 def test_values_that_need_another_layout(monkeypatch):
     """A later format may have to permute rows, say to bring the background to the end."""
     rule = Rule(r"cls\.weight", f"{CLASSIFIER}.weight", transform=lambda rows: rows.roll(-1, 0))
-    form = Format("toy", "Toy", "^cls", rules=(rule,), ignored=(), model_mark="", configs="")
+    form = Format("toy", "Toy", "^cls", rules=(rule,), ignored=(), model_mark="", configs=())
     monkeypatch.setitem(FORMATS, "toy", form)
     rows = torch.arange(15.0).view(3, 5)
     converted, _ = convert({"cls.weight": rows}, build(), source="toy", strict=False)

@@ -1,5 +1,7 @@
 """How files are recognised, and single lines of the key maps."""
 
+from pathlib import Path
+
 import pytest
 
 from htd.checkpoint.formats import FORMATS, choose, recognise
@@ -17,8 +19,9 @@ BOX_HEAD = "roi_head.bbox_head.0.shared_fcs.0.weight"
         ("cascade_rcnn", [*BODY, BOX_HEAD, "roi_head.bbox_head.2.fc_cls.weight"]),
         ("faster_rcnn", [*BODY, "roi_head.bbox_head.shared_fcs.0.weight"]),
         ("body", BODY),
-        ("htc", [*BODY, BOX_HEAD, "roi_head.mask_head.1.conv_res.conv.weight"]),
+        ("htc_without_semantic", [*BODY, BOX_HEAD, "roi_head.mask_head.1.conv_res.conv.weight"]),
         ("htc", [*BODY, BOX_HEAD, "roi_head.semantic_head.convs.0.conv.weight"]),
+        ("htc", ["roi_head.mask_head.1.conv_res.conv.weight", "roi_head.semantic_head.convs.0.conv.weight"]),
         ("cascade_mask_rcnn", [*BODY, BOX_HEAD, "roi_head.mask_head.0.convs.0.conv.weight"]),
         ("mask_rcnn", [*BODY, "roi_head.mask_head.upsample.weight"]),
         ("tsd", [*BODY, "bbox_head.shared_fcs.0.weight", "bbox_head.TSD_fc_cls.weight"]),
@@ -29,6 +32,10 @@ BOX_HEAD = "roi_head.bbox_head.0.shared_fcs.0.weight"
         ("atss", [*BODY, "bbox_head.atss_cls.weight"]),
         ("gfl", [*BODY, "bbox_head.gfl_cls.weight"]),
         ("mmdetection1", [*BODY, "bbox_head.shared_fcs.0.weight"]),
+        ("mmdetection1", [*BODY, "bbox_head.0.shared_fcs.0.weight"]),
+        ("mmdetection1", ["mask_head.upsample.weight"]),
+        ("mmdetection1", ["mask_head.2.upsample.weight"]),
+        ("mmdetection1", ["semantic_head.lateral_convs.0.conv.weight"]),
         ("mmdetection", [*BODY, "bbox_head.conv_cls.weight"]),
         ("imagenet", ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"]),
         ("detectron2", ["backbone.bottom_up.stem.conv1.weight", "roi_heads.stages.0.head.fcs.0.weight"]),
@@ -40,7 +47,9 @@ def test_recognised_by_its_keys(name, keys):
 
 def test_unknown_keys():
     assert recognise(["encoder.weight"]) is None
-    with pytest.raises(UserError, match="no known checkpoint format .first keys: a, b, c.*htd, cascade_rcnn"):
+    with pytest.raises(
+        UserError, match="no known checkpoint format .first keys: a, b, c.*htd, htc, htc_without_"
+    ):
         choose(["d", "c", "b", "a"])
 
 
@@ -48,7 +57,10 @@ def test_unknown_keys():
     ("key", "text"),
     [
         ("bbox_head.tood_cls.weight", "those of TOOD: no key map"),
-        ("bbox_head.shared_fcs.0.weight", "MMDetection 1: that version has other box and class conventions"),
+        (
+            "bbox_head.shared_fcs.0.weight",
+            "MMDetection 1: there a box is one pixel wider .* background is the first",
+        ),
         ("conv1.weight", "imagenet:///path"),
         ("roi_heads.box_head.fc1.weight", "without conversion"),
     ],
@@ -78,12 +90,82 @@ def test_source_forces_a_format():
         ("htd", "roi_head.bbox_head.0.fc_reg.bias", "roi_heads.stages.0.head.bbox_pred.bias"),
         ("cascade_rcnn", "roi_head.bbox_head.2.shared_fcs.1.bias", "roi_heads.stages.2.head.fcs.1.bias"),
         ("faster_rcnn", "roi_head.bbox_head.fc_cls.weight", "roi_heads.stages.0.head.cls_score.weight"),
+        ("mask_rcnn", "roi_head.mask_head.convs.2.conv.bias", "roi_heads.mask_branch.heads.0.convs.2.bias"),
+        ("mask_rcnn", "roi_head.mask_head.upsample.weight", "roi_heads.mask_branch.heads.0.deconv.weight"),
+        (
+            "cascade_mask_rcnn",
+            "roi_head.mask_head.2.conv_logits.bias",
+            "roi_heads.mask_branch.heads.2.predictor.bias",
+        ),
+        ("htc", "roi_head.mask_head.1.conv_res.conv.bias", "roi_heads.mask_branch.flow.transforms.0.bias"),
+        (
+            "htc",
+            "roi_head.mask_head.2.conv_res.conv.weight",
+            "roi_heads.mask_branch.flow.transforms.1.weight",
+        ),
+        (
+            "htc",
+            "roi_head.semantic_head.lateral_convs.4.conv.bias",
+            "roi_heads.context.semantic.laterals.4.bias",
+        ),
+        ("htc", "roi_head.semantic_head.convs.3.conv.bias", "roi_heads.context.semantic.convs.3.bias"),
+        (
+            "htc",
+            "roi_head.semantic_head.conv_embedding.conv.bias",
+            "roi_heads.context.semantic.embedding.bias",
+        ),
+        ("htc", "roi_head.semantic_head.conv_logits.bias", "roi_heads.context.semantic.predictor.bias"),
     ],
 )
 def test_key_map(source, published, ours):
     assert FORMATS[source].place(published)[0] == ours
 
 
-@pytest.mark.parametrize("key", ["neck.fpn_convs.4.conv.bias", "backbone.layer5.0.conv1.weight", "rpn_head"])
-def test_no_rule_guesses(key):
-    assert FORMATS["htd"].place(key) is None
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [
+        ("htd", "neck.fpn_convs.4.conv.bias"),
+        ("htd", "backbone.layer5.0.conv1.weight"),
+        ("htd", "rpn_head"),
+        ("htc", "roi_head.mask_head.0.conv_res.conv.bias"),
+        ("htc", "roi_head.mask_head.upsample.bias"),
+        ("htc_without_semantic", "roi_head.semantic_head.conv_logits.bias"),
+        ("cascade_mask_rcnn", "roi_head.mask_head.1.conv_res.conv.bias"),
+        ("mask_rcnn", "roi_head.mask_head.0.upsample.bias"),
+    ],
+)
+def test_no_rule_guesses(source, key):
+    assert FORMATS[source].place(key) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [
+        ("faster_rcnn", []),
+        ("cascade_rcnn", ["stages.1.head.fcs.0"]),
+        ("mask_rcnn", ["mask_branch.heads.0.deconv"]),
+        (
+            "cascade_mask_rcnn",
+            ["stages.1.head.fcs.0", "mask_branch.heads.0.deconv", "mask_branch.heads.1.deconv"],
+        ),
+        (
+            "htc_without_semantic",
+            ["stages.1.head.fcs.0", "mask_branch.heads.1.deconv", "mask_branch.flow.transforms.0"],
+        ),
+        ("htc", ["stages.1.head.fcs.0", "context.semantic.embedding"]),
+        (
+            "htc",
+            ["mask_branch.heads.1.deconv", "mask_branch.flow.transforms.0", "context.semantic.embedding"],
+        ),
+        ("htd", ["stages.1.head.classification.cls_score", "mask_branch.heads.0.deconv"]),
+    ],
+)
+def test_system_of_a_model(name, added):
+    names = [f"roi_heads.{part}.weight" for part in ["stages.0.head.fcs.0", *added]]
+    assert next(form.name for form in FORMATS.values() if form.owns(names)) == name
+
+
+def test_formats_name_configs_that_exist():
+    named = [config for form in FORMATS.values() for config in form.configs]
+    assert len(set(named)) == len(named) == 18
+    assert [config for config in named if not Path(config).is_file()] == []

@@ -1,34 +1,24 @@
 """The key lists of the published HTD files against the models of the configs, on the meta device."""
 
-from functools import lru_cache
-
 import pytest
-import torch
-from detectron2.config import LazyConfig, instantiate
 
 from htd.checkpoint import convert
 from htd.errors import UserError
 from tests import golden
+from tests.checkpoint import whole
+from tests.checkpoint.whole import build, model_of
 
 CONFIGS = {
-    "htd_r50_fpn_1x": "manifest_r50",
-    "htd_r101_fpn_2x": "manifest_r101",
-    "htd_r101_fpn_2x_ms": "manifest_r101",
-    "htd_r101_fpn_dcn_2x_ms": "manifest_r101_dcn",
-    "htd_x101_64x4d_fpn_dcn_2x_ms": "manifest_x101_64x4d_dcn",
+    "htd/htd_r50_fpn_1x": "manifest_r50",
+    "htd/htd_r101_fpn_2x": "manifest_r101",
+    "htd/htd_r101_fpn_2x_ms": "manifest_r101",
+    "htd/htd_r101_fpn_dcn_2x_ms": "manifest_r101_dcn",
+    "htd/htd_x101_64x4d_fpn_dcn_2x_ms": "manifest_x101_64x4d_dcn",
 }
 
 
-@lru_cache
-def model_of(config, folder="htd"):
-    leaf = LazyConfig.load(f"configs/{folder}/{config}.py")
-    with torch.device("meta"):
-        return instantiate(leaf.model)
-
-
 def file_of(manifest, device="meta"):
-    entries = golden.manifest("htd", manifest)["entries"]
-    return {key: torch.zeros(shape, device=device) for key, shape in entries.items()}
+    return whole.file_of("htd", manifest, device)
 
 
 @pytest.mark.parametrize(("config", "manifest"), CONFIGS.items())
@@ -46,7 +36,7 @@ def test_every_config_takes_its_file_one_to_one(config, manifest):
 
 
 def test_values_are_those_of_the_file():
-    weights, model = file_of("manifest_r50", device="cpu"), model_of("htd_r50_fpn_1x")
+    weights, model = file_of("manifest_r50", device="cpu"), model_of("htd/htd_r50_fpn_1x")
     for second, first in golden.manifest("htd", "manifest_r50")["alias"].items():
         weights[second] = weights[first]
     converted, report = convert(weights, model)
@@ -74,7 +64,7 @@ HEAD_PLACES = {
 
 def test_heads_alone():
     weights = {key: value for key, value in file_of("manifest_r50").items() if key.startswith("roi_head.")}
-    heads = model_of("htd_r50_fpn_1x").roi_heads
+    heads = model_of("htd/htd_r50_fpn_1x").roi_heads
     converted, report = convert(weights, heads)
     heads.load_state_dict(converted, strict=True)
     for published, ours in HEAD_PLACES.items():
@@ -85,7 +75,7 @@ def test_backbone_alone():
     weights = {
         key: value for key, value in file_of("manifest_r101_dcn").items() if key.startswith("backbone.")
     }
-    bottom_up = model_of("htd_r101_fpn_dcn_2x_ms").backbone.bottom_up
+    bottom_up = model_of("htd/htd_r101_fpn_dcn_2x_ms").backbone.bottom_up
     converted, report = convert(weights, bottom_up)
     bottom_up.load_state_dict(converted, strict=True)
     assert report.format == "body"
@@ -94,15 +84,15 @@ def test_backbone_alone():
 @pytest.mark.parametrize(
     ("config", "manifest", "hint"),
     [
-        ("htd_r50_fpn_1x", "manifest_r101", "has a ResNet-101, the model a ResNet-50; .*/htd_r101_fpn_"),
-        ("htd_r101_fpn_2x", "manifest_r50", "has a ResNet-50, the model a ResNet-101; .*/htd_r50_fpn_"),
+        ("htd/htd_r50_fpn_1x", "manifest_r101", "has a ResNet-101, the model a ResNet-50; .*/htd_r101_fpn_"),
+        ("htd/htd_r101_fpn_2x", "manifest_r50", "has a ResNet-50, the model a ResNet-101; .*/htd_r50_fpn_"),
         (
-            "htd_r101_fpn_2x",
+            "htd/htd_r101_fpn_2x",
             "manifest_r101_dcn",
             "has a ResNet-101 with deformable layers, .*/htd_r101_fpn_dcn_",
         ),
         (
-            "htd_r101_fpn_dcn_2x_ms",
+            "htd/htd_r101_fpn_dcn_2x_ms",
             "manifest_x101_64x4d_dcn",
             "has a ResNeXt-101 64x4d with deformable layers, .*/htd_x101_64x4d_fpn_dcn_",
         ),
@@ -114,7 +104,7 @@ def test_wrong_backbone_is_named(config, manifest, hint):
 
 
 def test_wrong_backbone_lists_every_tensor():
-    weights, model = file_of("manifest_r101"), model_of("htd_r50_fpn_1x")
+    weights, model = file_of("manifest_r101"), model_of("htd/htd_r50_fpn_1x")
     with pytest.raises(UserError) as caught:
         convert(weights, model)
     left_over = set(weights) - set(golden.manifest("htd", "manifest_r50")["entries"])
@@ -123,58 +113,10 @@ def test_wrong_backbone_lists_every_tensor():
 
 
 def test_wrong_class_count_names_the_parts():
-    leaf = LazyConfig.load("configs/htd/htd_r50_fpn_1x.py")
-    leaf.model.roi_heads.num_classes = 3
-    with torch.device("meta"):
-        model = instantiate(leaf.model)
-    weights = file_of("manifest_r50")
+    weights, model = file_of("manifest_r50"), build("htd/htd_r50_fpn_1x", "model.roi_heads.num_classes=3")
     with pytest.raises(UserError, match="81 rows in the file and 4 in the model") as caught:
         convert(weights, model)
     parts = str(caught.value).partition("as new: ")[2].partition(".\n")[0].split()
     assert len(parts) == 3
     _, report = convert(weights, model, new=parts)
     assert report.complete and len(report.new) == 6
-
-
-def body_and(heads):
-    body = {key: value for key, value in file_of("manifest_r50").items() if not key.startswith("roi_head.")}
-    return body | {
-        f"roi_head.bbox_head.{key}": torch.empty(shape, device="meta") for key, shape in heads.items()
-    }
-
-
-def box_head(prefix="", boxes=4):
-    shapes = {
-        "shared_fcs.0": (1024, 12544),
-        "shared_fcs.1": (1024, 1024),
-        "fc_cls": (81, 1024),
-        "fc_reg": (boxes, 1024),
-    }
-    weights = {f"{prefix}{name}.weight": shape for name, shape in shapes.items()}
-    return weights | {f"{prefix}{name}.bias": shape[:1] for name, shape in shapes.items()}
-
-
-@pytest.mark.parametrize(
-    ("config", "heads"),
-    [
-        ("faster_rcnn_r50_fpn_1x", box_head(boxes=320)),
-        ("cascade_rcnn_r50_fpn_1x", box_head("0.") | box_head("1.") | box_head("2.")),
-    ],
-)
-def test_baselines(config, heads):
-    model = model_of(config, folder="baselines")
-    converted, report = convert(body_and(heads), model)
-    model.load_state_dict(converted, strict=True)
-    assert config.startswith(report.format)
-
-
-@pytest.mark.parametrize(
-    ("heads", "hint"),
-    [
-        (box_head(boxes=320), "is of Faster R-CNN, the model of HTD; .*/faster_rcnn_"),
-        (box_head("0.") | box_head("1."), "is of Cascade R-CNN, the model of HTD; .*/cascade_rcnn_"),
-    ],
-)
-def test_other_system_is_named(heads, hint):
-    with pytest.raises(UserError, match=hint):
-        convert(body_and(heads), model_of("htd_r50_fpn_1x"))

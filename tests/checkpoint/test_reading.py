@@ -16,6 +16,7 @@ import torch
 
 from htd.checkpoint import find_unconverted, read_checkpoint, state_dict_of
 from htd.errors import UserError
+from tests import golden
 from tests.checkpoint.tiny import published
 
 LEGACY = [False, True]
@@ -173,6 +174,26 @@ class TestDescribeUnconverted:
         assert find_unconverted(save(wrapped, tmp_path / "a.pth")).title == "HTD"
         tood = {"state_dict": {"bbox_head.tood_cls.weight": torch.zeros(1)}}
         assert find_unconverted(save(tood, tmp_path / "b.pth")).title == "TOOD"
+
+    @pytest.mark.parametrize(
+        ("name", "prefix", "title", "advice"),
+        [
+            ("htc_r50", "", "HTC", ""),
+            ("htc_r50", "module.", "HTC", ""),
+            ("htc_without_semantic_r50", "", "HTC without semantics", ""),
+            ("cascade_mask_rcnn_r50", "", "Cascade Mask R-CNN", ""),
+            ("mask_rcnn_r50", "", "Mask R-CNN", ""),
+        ],
+    )
+    def test_published_files_with_masks(self, tmp_path, name, prefix, title, advice):
+        keys = [prefix + key for key in golden.manifest("htc", name)["entries"]]
+        path = save({"state_dict": dict.fromkeys(keys, torch.zeros(1))}, tmp_path / "a.pth")
+        assert find_unconverted(path) == (title, advice)
+
+    def test_file_of_2019_is_refused_with_the_reason(self, tmp_path):
+        weights = {"state_dict": {"mask_head.0.upsample.weight": torch.zeros(1)}}
+        title, advice = find_unconverted(save(weights, tmp_path / "a.pth"))
+        assert title == "a two-stage detector of MMDetection 1" and "RoIAlign is shifted" in advice
 
     def test_our_own_files(self, tmp_path):
         own = {"model": {"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}, "iteration": 3}

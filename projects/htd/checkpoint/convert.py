@@ -64,7 +64,7 @@ def convert(
     result = _take(placed, own, tuple(new), report)
     _complete(result, own, tuple(new), report)
     if not report.complete:
-        report.hints += _hints(form, placed, own)
+        report.hints += _hints(form, placed, own, report.missing)
         if strict:
             raise UserError(report.failure())
     return result, report
@@ -165,9 +165,9 @@ def _complete(
             report.missing.append(name)
 
 
-def _hints(form: Format, placed: Placed, own: Mapping[str, Tensor]) -> list[str]:
+def _hints(form: Format, placed: Placed, own: Mapping[str, Tensor], missing: list[str]) -> list[str]:
     published = {name: tuple(entries[0][2].shape) for name, entries in placed.items()}
-    return explain(form, published, {name: tuple(value.shape) for name, value in own.items()})
+    return explain(form, published, {name: tuple(value.shape) for name, value in own.items()}, missing)
 
 
 def _mean_beside(counter: str) -> str:

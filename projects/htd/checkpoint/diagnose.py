@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from htd.checkpoint.formats import FORMATS, Format
@@ -11,6 +11,12 @@ from htd.checkpoint.formats import FORMATS, Format
 Shapes = Mapping[str, tuple[int, ...]]
 
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+# What can be hung on a detector, and how messages call it.
+_ADDED = {
+    "roi_heads.mask_branch": "mask branch",
+    "roi_heads.mask_branch.flow": "mask information flow",
+    "roi_heads.context.semantic": "semantic branch",
+}
 _BLOCK = re.compile(r"(?:^|\.)res([2-5])\.(\d+)\.conv2\.weight$")
 
 
@@ -29,10 +35,10 @@ class Backbone:
     width: int
     deformable: bool
 
-    @property
-    def tag(self) -> str:
-        """The part of a config's name that stands for it."""
-        return f"r{self.depth}" if self.groups == 1 else f"x{self.depth}_{self.groups}x{self.width}d"
+    def has_config(self, config: str) -> bool:
+        """Tell whether a config, by its name, builds this backbone."""
+        tag = f"r{self.depth}" if self.groups == 1 else f"x{self.depth}_{self.groups}x{self.width}d"
+        return f"_{tag}_fpn_" in config and ("_dcn_" in config) == self.deformable
 
     def __str__(self) -> str:
         plain = self.groups == 1
@@ -51,15 +57,19 @@ def backbone_of(shapes: Shapes) -> Backbone | None:
     return Backbone(depth, out_channels // width, width, deformable)
 
 
-def explain(form: Format, published: Shapes, model: Shapes) -> list[str]:
+def explain(form: Format, published: Shapes, model: Shapes, missing: Sequence[str]) -> list[str]:
     """Return one sentence for each probable cause of a misfit.
 
     Args:
         form: format of the file.
         published: shapes of the file under our names.
         model: shapes of the model.
+        missing: names of the model that the file does not fill and that may not begin anew.
     """
-    return [*_system(form, model), *_backbone(form, published, model), *_classes(published, model)]
+    others = [*_system(form, model), *_backbone(published, model)]
+    if others:
+        others[-1] += _fitting(form, backbone_of(published))
+    return [*(f"{other}." for other in others), *_parts(published, missing), *_classes(published, model)]
 
 
 def _system(form: Format, model: Shapes) -> Iterator[str]:
@@ -67,21 +77,34 @@ def _system(form: Format, model: Shapes) -> Iterator[str]:
         return  # a part tells too little
     owner = next((other for other in FORMATS.values() if other.owns(model)), None)
     if owner is not form:
-        kind = owner.title if owner else "another detector"
-        yield f"The file is of {form.title}, the model of {kind}{_fitting(form, '*', '*')}."
+        yield f"The file is of {form.title}, the model of {owner.title if owner else 'another detector'}"
 
 
-def _backbone(form: Format, published: Shapes, model: Shapes) -> Iterator[str]:
+def _backbone(published: Shapes, model: Shapes) -> Iterator[str]:
     theirs, ours = backbone_of(published), backbone_of(model)
     if theirs and ours and theirs != ours:
-        configs = _fitting(form, theirs.tag, "_dcn" * theirs.deformable)
-        yield f"The file has a {theirs}, the model a {ours}{configs}."
+        yield f"The file has a {theirs}, the model a {ours}"
 
 
-def _fitting(form: Format, backbone: str, dcn: str) -> str:
+def _fitting(form: Format, backbone: Backbone | None) -> str:
+    """Return which of our configs the file fits; without a known backbone, those of its system."""
     if not form.configs:
         return ""
-    return f"; configs that fit the file: {form.configs.format(backbone=backbone, dcn=dcn)}"
+    names = [name for name in form.configs if backbone is None or backbone.has_config(name)]
+    return f"; configs that fit the file: {', '.join(names) or 'none'}"
+
+
+def _parts(published: Shapes, missing: Sequence[str]) -> Iterator[str]:
+    """Name the parts that the model has beyond the file, if nothing else is missing."""
+    absent = [part for part in _ADDED if _below(part, missing) and not _below(part, published)]
+    outer = [part for part in absent if not any(part.startswith(f"{other}.") for other in absent)]
+    if outer and all(name.startswith(tuple(f"{part}." for part in outer)) for name in missing):
+        titles = " and no ".join(_ADDED[part] for part in outer)
+        yield f"The file has no {titles}: to begin anew there, give --new {' '.join(outer)}."
+
+
+def _below(part: str, names: Iterable[str]) -> bool:
+    return any(name.startswith(f"{part}.") for name in names)
 
 
 def _classes(published: Shapes, model: Shapes) -> Iterator[str]:
@@ -91,10 +114,16 @@ def _classes(published: Shapes, model: Shapes) -> Iterator[str]:
         for name, (theirs, ours) in sorted(both.items())
         if theirs and ours and theirs[0] != ours[0] and theirs[1:] == ours[1:]
     }
+    parts = " ".join(dict.fromkeys(name.rpartition(".")[0] for name in rows))
     score = next((sizes for name, sizes in rows.items() if "cls_score." in name), None)
+    labels = next((sizes for name, sizes in rows.items() if "semantic.predictor." in name), None)
     if score:
-        parts = " ".join(dict.fromkeys(name.rpartition(".")[0] for name in rows))
         yield (
             f"The classifier has {score[0]} rows in the file and {score[1]} in the model (one a class, one "
             f"for the background): set the model's num_classes, or name these parts as new: {parts}."
+        )
+    elif labels:
+        yield (
+            f"The semantic branch knows {labels[0]} labels in the file and {labels[1]} in the model: take a "
+            f"config for the file's kind of maps, or name this part as new: {parts}."
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from htd.checkpoint.formats.base import COUNTER, Foreign, Format, Ignored, Known, Rule
-from htd.checkpoint.formats.baselines import BODY, CASCADE_RCNN, FASTER_RCNN
-from htd.checkpoint.formats.foreign import DENSE, DETECTRON2, IMAGENET, OTHER, TWO_STAGE
+from htd.checkpoint.formats.baselines import BODY, CASCADE_MASK_RCNN, CASCADE_RCNN, FASTER_RCNN, MASK_RCNN
+from htd.checkpoint.formats.foreign import DENSE, DETECTRON2, IMAGENET, OTHER, TSD
+from htd.checkpoint.formats.htc import HTC, HTC_WITHOUT_SEMANTIC
 from htd.checkpoint.formats.htd import HTD
 from htd.errors import UserError
 
@@ -26,10 +27,14 @@ __all__ = [
 # The first entry that claims a file counts, so what has more parts stands before what has fewer.
 _KNOWN: tuple[Known, ...] = (
     HTD,
-    *TWO_STAGE,
-    *DENSE,
+    HTC,
+    HTC_WITHOUT_SEMANTIC,
+    CASCADE_MASK_RCNN,
+    MASK_RCNN,
     CASCADE_RCNN,
     FASTER_RCNN,
+    TSD,
+    *DENSE,
     *OTHER,
     DETECTRON2,
     IMAGENET,

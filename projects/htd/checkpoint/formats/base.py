@@ -76,14 +76,13 @@ class Format(Known):
         rules: the first one that fits a name counts.
         ignored: names that are left out on purpose.
         model_mark: as ``mark``, for our names: tells which system a model is of.
-        configs: template of the names of our configs, empty if none is meant; ``{backbone}`` as in
-            ``r101`` and ``{dcn}`` (``_dcn`` or nothing) are filled in from the shapes of a file.
+        configs: our configs that published files of this format fit.
     """
 
     rules: tuple[Rule, ...]
     ignored: tuple[Ignored, ...]
     model_mark: str
-    configs: str
+    configs: tuple[str, ...]
 
     def owns(self, names: Iterable[str]) -> bool:
         """Tell whether one of a model's parameter names carries the mark."""

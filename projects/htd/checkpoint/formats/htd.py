@@ -40,7 +40,13 @@ HTD = Format(
     title="HTD",
     mark=r"^roi_head\.(glbctx_head|bbox_roi_extractor\.1\.(att|conv)|bbox_head\.1\.(graph_lvl|convs|fcs))",
     model_mark=r"^roi_heads\.(stages\.1\.head\.classification|context\.global_vector)\.",
-    configs="configs/htd/htd_{backbone}_fpn{dcn}_*.py",
+    configs=(
+        "configs/htd/htd_r50_fpn_1x.py",
+        "configs/htd/htd_r101_fpn_2x.py",
+        "configs/htd/htd_r101_fpn_2x_ms.py",
+        "configs/htd/htd_r101_fpn_dcn_2x_ms.py",
+        "configs/htd/htd_x101_64x4d_fpn_dcn_2x_ms.py",
+    ),
     rules=(
         *TWO_STAGE_RULES,
         *_CONTEXT_RULES,

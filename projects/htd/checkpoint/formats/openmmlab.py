@@ -1,8 +1,8 @@
-"""What the published files of the OpenMMLab family have in common: backbone, neck, RPN, plain box heads.
+"""What the published files of the OpenMMLab family have in common: backbone, neck, RPN, plain heads.
 
 Their names are those that the modules of MMDetection 2 and 3 have. No value needs another layout:
 fully connected layers see (channel, row, column), classes are in the order of COCO's category ids
-with the background last, anchors are ordered as Detectron2's.
+with the background last, anchors are ordered as Detectron2's, transposed convolutions as PyTorch's.
 """
 
 from __future__ import annotations
@@ -58,9 +58,29 @@ def box_head_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
         theirs: pattern of the published head's path; may hold named groups.
         ours: our path of it; may refer to those groups.
     """
-    leaf = r"\.(?P<leaf>\w+)", r".\g<leaf>"
-    return (
-        Rule(theirs + r"\.shared_fcs\.(?P<layer>\d+)" + leaf[0], ours + r".fcs.\g<layer>" + leaf[1]),
-        Rule(theirs + r"\.fc_cls" + leaf[0], ours + ".cls_score" + leaf[1]),
-        Rule(theirs + r"\.fc_reg" + leaf[0], ours + ".bbox_pred" + leaf[1]),
+    layers = {r"shared_fcs\.(?P<layer>\d+)": r"fcs.\g<layer>", "fc_cls": "cls_score", "fc_reg": "bbox_pred"}
+    return _head_rules(theirs, ours, layers)
+
+
+def mask_head_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """Rules of a mask head: a row of convolutions, a transposed one, a predictor; paths as of a box head."""
+    layers = {
+        r"convs\.(?P<layer>\d+)\.conv": r"convs.\g<layer>",
+        "upsample": "deconv",
+        "conv_logits": "predictor",
+    }
+    return _head_rules(theirs, ours, layers)
+
+
+def _head_rules(theirs: str, ours: str, layers: dict[str, str]) -> tuple[Rule, ...]:
+    """Rules of the weights and biases of a head's layers: pattern of the published name → our name."""
+    return tuple(
+        Rule(rf"{theirs}\.{published}\.(?P<leaf>\w+)", rf"{ours}.{layer}.\g<leaf>")
+        for published, layer in layers.items()
     )
+
+
+CASCADE_RULES = box_head_rules(r"roi_head\.bbox_head\.(?P<stage>\d+)", r"roi_heads.stages.\g<stage>.head")
+STAGED_MASK_RULES = mask_head_rules(
+    r"roi_head\.mask_head\.(?P<stage>\d+)", r"roi_heads.mask_branch.heads.\g<stage>"
+)
