@@ -19,4 +19,7 @@ step = L(warmup_multistep)(
     warmup_factor=0.001,
 )
 
+# Milestones of the trainings of 20 epochs.
+decay_20_epochs = [16 / 20, 19 / 20]
+
 cosine = L(warmup_cosine)(max_iter="${train.max_iter}", end_value=0.01, warmup_iters=50, warmup_factor=0.001)

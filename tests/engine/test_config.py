@@ -54,6 +54,7 @@ def test_overrides_set_lists_added_keys_and_arguments_that_the_config_does_not_n
             "config node model cannot call TinyModel: .*'foo'; its arguments are num_classes, width",
         ),
         ("+dataloader.train.mapper.x=1", "config node dataloader.train.mapper cannot call Mapper"),
+        ("model._target_=torch.nn.Module", "cannot call Module: .*; its arguments are none"),
         ("model._target_=no.such", "config node model: its _target_ no.such cannot be imported"),
         ("model._target_=math.pi", "math.pi is neither a class nor a function"),
     ],
@@ -73,6 +74,13 @@ def test_values_of_another_kind_that_are_taken_pass():
     for wrong in (f"{size}=big", "dataloader.train.mapper.augmentations.1.prob=[1,2]"):
         with pytest.raises(UserError, match="does not fit"):
             load_config(leaf, [wrong])
+
+
+def test_variable_with_an_interpolation_is_named_when_the_config_is_saved(tmp_path):
+    config = load_config("configs/htd/htd_r50_fpn_1x.py", [])
+    config.heads = {"part": {"num_classes": "${..there_is_none}"}}
+    with pytest.raises(UserError, match=r"heads\.part\.num_classes refers to .* call it _heads"):
+        save_config(config, tmp_path / "config.yaml")
 
 
 def test_missing_file_names_a_near_one():

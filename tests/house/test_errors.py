@@ -33,7 +33,7 @@ def test_interrupt_is_one_line(capsys):
         run_cli(main)
     assert stop.value.code == 130
     assert capsys.readouterr().err.splitlines() == [
-        "interrupted; a training goes on from its last checkpoint with --resume"
+        "interrupted; the same command begins again, and a training goes on with --resume"
     ]
 
 

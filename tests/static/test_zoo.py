@@ -11,7 +11,7 @@ import pytest
 
 from tests.static.source import ROOT
 
-ZOO, DEMO = ("htd", "baselines"), ("demo",)
+ZOO, DEMO = ("htd", "htc", "baselines"), ("demo",)
 LEAVES = {
     path.relative_to(ROOT).as_posix(): ast.get_docstring(ast.parse(path.read_text())) or ""
     for folder in (*ZOO, *DEMO)

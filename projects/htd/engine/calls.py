@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
+from torch import nn
 
 from htd.errors import UserError, reason
 
@@ -25,7 +26,9 @@ def check_calls(config: DictConfig) -> None:
         target = located(node, key)
         arguments = dict.fromkeys([*(name for name in node if name != "_target_"), *_LATER.get(key, ())])
         try:
-            signature = inspect.signature(target)
+            # A module without a constructor of its own shows *args and **kwargs, and takes none.
+            plain = getattr(target, "__init__", None) is nn.Module.__init__
+            signature = inspect.Signature() if plain else inspect.signature(target)
         except (TypeError, ValueError):  # compiled functions do not tell
             continue
         try:

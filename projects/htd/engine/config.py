@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
+from omegaconf.errors import InterpolationKeyError
 
 from htd.engine.calls import check_calls
 from htd.engine.overrides import checked_overrides
@@ -53,8 +54,19 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def save_config(config: DictConfig, path: str | Path) -> None:
-    """Write the config, interpolations kept, as a YAML file that :func:`load_config` reads again."""
-    LazyConfig.save(config, str(path))
+    """Write the config, interpolations kept, as a YAML file that :func:`load_config` reads again.
+
+    Raises:
+        UserError: an interpolation leads nowhere.
+    """
+    try:
+        LazyConfig.save(config, str(path))
+    except InterpolationKeyError as error:
+        node = str(error.full_key).split(".")[0].split("[")[0]
+        raise UserError(
+            f"the config cannot be saved: {error.full_key} refers to what is not there; if {node} is a "
+            f"variable of a config file that only helps there, call it _{node}"
+        ) from error
 
 
 def config_text(config: DictConfig) -> str:

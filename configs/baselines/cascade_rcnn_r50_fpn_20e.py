@@ -1,0 +1,7 @@
+"""Cascade R-CNN R-50 FPN, 20 epochs. Published box AP 41.0 (COCO val2017); not run here."""
+
+from ..common.schedules import coco_iterations, decay_20_epochs
+from .cascade_rcnn_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
+
+lr_multiplier.milestones = decay_20_epochs
+train.max_iter = coco_iterations(epochs=20, batch_size=train.reference_batch_size)

@@ -1,0 +1,11 @@
+"""HTC R-50 FPN for data with boxes alone, 12 epochs. No published AP; not run here."""
+
+from ..common.data.coco import dataloader
+from ..common.models.htc_box import model
+from ..common.optim import SGD as optimizer
+from ..common.schedules import coco_iterations
+from ..common.schedules import step as lr_multiplier
+from ..common.train import train
+
+train.init_checkpoint = "imagenet://torchvision/resnet50"
+train.max_iter = coco_iterations(epochs=12, batch_size=train.reference_batch_size)

@@ -1,0 +1,9 @@
+"""HTC R-50 FPN with maps drawn from the instance masks, 12 epochs. No published AP; not run here.
+
+For data with boxes and masks: tools/draw_semantic_maps.py draws the maps.
+"""
+
+from ..common.data.coco_instance_maps import dataloader
+from .htc_r50_fpn_1x import lr_multiplier, model, optimizer, train
+
+model.roi_heads.context.semantic.update(num_semantic_classes="${...num_classes}", background=True)
