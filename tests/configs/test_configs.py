@@ -1,16 +1,14 @@
 """Every leaf: loads, is saved and read back, builds in full size, trains and detects in small."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from tests.configs.reduced import LEAF_FOLDERS, build, example, reduced_model
+from tests.configs.leaves import FOLDERS, LEAVES, full_size
+from tests.configs.reduced import as_mapped, build, example, reduced_model
 
-LEAVES = sorted(str(p) for folder in LEAF_FOLDERS for p in Path("configs", folder).glob("*.py"))
 KEYS = {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
 
 
@@ -28,7 +26,7 @@ def as_text(model):
 
 
 def test_there_are_leaves_in_every_folder():
-    for folder in LEAF_FOLDERS:
+    for folder in FOLDERS:
         assert any(f"/{folder}/" in leaf for leaf in LEAVES)
 
 
@@ -45,7 +43,7 @@ def test_load_save_and_load(leaf, tmp_path):
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_schedule_fits_the_length(leaf):
-    cfg = LazyConfig.load(leaf)
+    cfg, _ = full_size(leaf)
     assert cfg.dataloader.train.total_batch_size == cfg.train.reference_batch_size
     multiplier = instantiate(cfg.lr_multiplier)
     assert multiplier(0.0) < 0.1 * multiplier(0.5)
@@ -54,19 +52,39 @@ def test_schedule_fits_the_length(leaf):
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_full_size_model_is_built_without_weights(leaf):
-    with torch.device("meta"):
-        model = instantiate(LazyConfig.load(leaf).model)
+    _, model = full_size(leaf)
     assert sum(p.numel() for p in model.parameters()) > 500_000
 
 
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_training_data_hold_what_the_model_learns_from(leaf):
+    cfg, model = full_size(leaf)
+    data, heads = cfg.dataloader.train, model.roi_heads
+    masks = bool(heads.mask_branch.num_heads)
+    assert (bool(data.dataset.get("masks")), bool(data.mapper.get("mask_format"))) == (masks, masks)
+    maps = instantiate(data.mapper.get("semantic_maps"))
+    semantic = getattr(heads.context, "semantic", None)
+    assert bool(data.dataset.get("semantic_root")) == bool(maps) == bool(semantic)
+    if semantic:
+        expected = semantic.num_labels, semantic.ignore_value, semantic.ignore_value
+        assert (maps.channels, maps.ignore_value, model.sem_seg_ignore_value) == expected
+
+
 @pytest.fixture(scope="module", params=distinct(LEAVES))
-def model(request):
-    return build(request.param)
+def leaf_and_model(request):
+    return request.param, build(request.param)
+
+
+@pytest.fixture
+def model(leaf_and_model):
+    return leaf_and_model[1]
 
 
 @pytest.mark.parametrize("objects", [(3,), (2, 0), (1, 0, 4), (0,)])
-def test_training_step(model, objects):
-    inputs = [example(n, seed=i) for i, n in enumerate(objects)]
+def test_training_step(leaf_and_model, objects):
+    leaf, model = leaf_and_model
+    mapper = LazyConfig.load(leaf).dataloader.train.mapper
+    inputs = [as_mapped(example(n, seed=i), mapper) for i, n in enumerate(objects)]
     model.train().zero_grad(set_to_none=True)
     with EventStorage():
         losses = model(inputs)
@@ -90,6 +108,11 @@ def test_detection(model):
         assert 0 < len(found) <= model.roi_heads.selection.max_detections
         torch.testing.assert_close(found.scores, single["instances"].scores, atol=1e-5, rtol=1e-4)
         assert torch.isfinite(found.pred_boxes.tensor).all()
+        assert found.has("pred_masks") == bool(model.roi_heads.mask_branch.num_heads)
+        if found.has("pred_masks"):
+            height, width = (round(side) for side in found.image_size)
+            assert found.pred_masks.shape == (len(found), height, width)
+            assert 0 < found.pred_masks.float().mean() < 1
 
 
 def test_features_that_are_not_numbers_give_no_detections(model):

@@ -14,14 +14,16 @@ LEAF = str(Path(__file__).parents[2] / "configs" / "htd" / "htd_r50_fpn_1x.py")
 CLASSES = 6
 
 
-def real_config(toy: Path, output: Path, *overrides: str, num_classes: int = CLASSES) -> DictConfig:
-    """Return the config of a short training of HTD on a toy data set."""
-    config = load_config(LEAF)
-    config.model = reduced_model(LEAF, num_classes=num_classes)
+def real_config(
+    toy: Path, output: Path, *overrides: str, leaf: str = LEAF, num_classes: int = CLASSES
+) -> DictConfig:
+    """Return the config of a short training of a leaf's model, HTD's if none is named, on a toy data set."""
+    config = load_config(leaf)
+    config.model = reduced_model(leaf, num_classes=num_classes)
     for part, name in (("train", "train"), ("test", "val")):
         node = config.dataloader[part]
         node.dataset.update(
-            name=f"{toy.parent.name}_{name}",
+            name=f"{toy.parent.name}_{Path(leaf).stem}_{name}",
             json_file=str(toy / "annotations" / f"instances_{name}.json"),
             image_root=str(toy / name),
         )

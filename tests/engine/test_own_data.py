@@ -1,8 +1,11 @@
 """A user's own files by flags."""
 
 import pytest
+import torch
+from detectron2.config import instantiate
 from omegaconf import DictConfig
 
+from htd.engine.config import load_config
 from htd.engine.evaluation import Evaluation
 from htd.engine.own_data import OwnData, apply_own_data
 from htd.errors import UserError
@@ -41,6 +44,17 @@ def test_files_and_class_count_reach_every_place(config, files, tmp_path):
     assert (train.json_file, train.image_root) == (str(tmp_path / "train.json"), str(tmp_path / "images"))
     assert train.name != config.dataloader.test.dataset.name
     assert "3 classes (cat, dog, emu)" in line and "\n" not in line
+
+
+@pytest.mark.parametrize(("leaf", "labels"), [("htc_r50_fpn_1x_instance_maps", 4), ("htc_r50_fpn_1x", 183)])
+def test_masks_and_drawn_maps_follow_the_class_count(files, request, leaf, labels):
+    config = load_config(str(request.config.rootpath / "configs" / "htc" / f"{leaf}.py"))
+    apply_own_data(config, OwnData(*files), read_three)
+    with torch.device("meta"):
+        heads = instantiate(config.model.roi_heads)
+    assert {head.predictor.out_channels for head in heads.mask_branch.heads} == {3}
+    maps = instantiate(config.dataloader.train.mapper.semantic_maps)
+    assert heads.context.semantic.num_labels == maps.channels == labels
 
 
 def test_without_validation_data_nothing_is_evaluated(config, files):

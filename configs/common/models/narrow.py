@@ -1,31 +1,36 @@
 """Makes a two-stage R-50 model small enough to learn the toy data on a CPU in minutes."""
 
 from detectron2.config import LazyCall as L
+from omegaconf import DictConfig, ListConfig
 
 from htd.modeling.backbones import build_resnet
 
 CHANNELS = 48
+# What these arguments become, whichever part of the RoI heads has them.
+SIZES = {"channels": CHANNELS, "fc_dims": [256, 256], "sampling_ratio": 1}
 
 
 def narrow_cascade(model):
-    """Change, in place, a model whose stages all have shared fully connected heads."""
+    """Change, in place, any model of stages; parts of one system alone keep what is not in ``SIZES``."""
     _narrow_detector(model)
-    for stage in model.roi_heads.stages:
-        _narrow_fc(stage.head, stage.head.features)
+    _resize(model.roi_heads)
+
+
+def narrow_masks(model):
+    """Change, in place, the mask branch: two convolutions a head, and all heads' losses weigh the same."""
+    branch = model.roi_heads.mask_branch
+    for head in branch.heads:
+        head.num_convs = 2
+    branch.loss_weights = [1.0] * len(branch.heads)
 
 
 def narrow_htd(model):
     """Change, in place, HTD's model."""
-    _narrow_detector(model)
-    model.roi_heads.context.global_vector.channels = CHANNELS
-    common, heterogeneous = (stage.head for stage in model.roi_heads.stages)
-    _narrow_fc(common, common.features.pooler)
-    classification, regression = heterogeneous.classification, heterogeneous.regression
-    _narrow_fc(classification, classification.features)
-    classification.graph.update(dim=256, num_levels=2)
-    regression.pooler.sampling_ratio = 1
-    regression.features.terms[0].update(channels=CHANNELS, hidden=24)
-    regression.tower.update(channels=CHANNELS, hidden=64, out_channels=128, num_convs=3, num_groups=8)
+    narrow_cascade(model)
+    head = model.roi_heads.stages[1].head
+    head.classification.graph.update(dim=256, num_levels=2)
+    head.regression.features.terms[0].hidden = 24
+    head.regression.tower.update(hidden=64, out_channels=128, num_convs=3, num_groups=8)
 
 
 def _narrow_detector(model):
@@ -61,7 +66,10 @@ def _narrow_detector(model):
         stage.update(loss_weight=1.0, smooth_l1_beta=0.0)
 
 
-def _narrow_fc(head, features):
-    """Change a part with fully connected layers and the single-level pooler it reads."""
-    head.update(channels=CHANNELS, fc_dims=[256, 256])
-    features.sampling_ratio = 1
+def _resize(node):
+    """Set the arguments that ``SIZES`` names, in place, in a tree of parts."""
+    if isinstance(node, DictConfig):
+        node.update({key: size for key, size in SIZES.items() if key in node})
+    if isinstance(node, DictConfig | ListConfig):
+        for child in node.values() if isinstance(node, DictConfig) else node:
+            _resize(child)

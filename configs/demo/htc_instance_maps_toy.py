@@ -1,0 +1,10 @@
+"""HTC with narrow parts on the toy data, semantics from maps drawn from the instance masks: not run here.
+
+tools/draw_semantic_maps.py draws them; they are looked for in toy/instance_maps_train.
+"""
+
+from ..common.data.toy_instance_maps import dataloader
+from .htc_toy import lr_multiplier, model, optimizer, train
+
+model.roi_heads.context.semantic.update(num_semantic_classes="${...num_classes}", background=True)
+train.output_dir = "output/htc_instance_maps_toy"

@@ -1,0 +1,67 @@
+"""HTC in each form that a user's data allow: trained and evaluated with its own data part, made small."""
+
+import json
+import math
+
+import pytest
+
+from htd.data import draw_semantic_maps
+from htd.data.toy import make_toy_data
+from htd.engine.run import train
+from tests.engine.real import real_config
+
+STEPS, STAGES = 10, range(3)
+BOX_LOSSES = {"loss_rpn_cls", "loss_rpn_loc"} | {
+    f"loss_{part}_stage{k}" for part in ("cls", "box_reg") for k in STAGES
+}
+MASK_LOSSES = BOX_LOSSES | {f"loss_mask_stage{k}" for k in STAGES}
+SEMANTIC_LOSSES = MASK_LOSSES | {"loss_sem_seg"}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Two images for training and two for validation, drawn maps, and files of boxes alone."""
+    folder = make_toy_data(tmp_path_factory.mktemp("forms") / "toy", train=2, val=2)
+    annotations = folder / "annotations"
+    draw_semantic_maps(annotations / "instances_train.json", folder / "drawn")
+    for split in ("train", "val"):
+        content = json.loads((annotations / f"instances_{split}.json").read_text())
+        for entry in content["annotations"]:
+            del entry["segmentation"]
+        (annotations / f"boxes_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def data_flags(toy, kind, maps):
+    """Return overrides that name annotation files and, for a form with semantics, the folder of the maps."""
+    files = [
+        f"dataloader.{part}.dataset.json_file={toy / 'annotations' / f'{kind}_{split}.json'}"
+        for part, split in (("train", "train"), ("test", "val"))
+    ]
+    return [*files, f"dataloader.train.dataset.semantic_root={toy / maps}"] if maps else files
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "maps", "losses"),
+    [
+        ("htc_box_r50_fpn_1x", "boxes", None, BOX_LOSSES),
+        ("htc_without_semantic_r50_fpn_1x", "instances", None, MASK_LOSSES),
+        ("htc_r50_fpn_1x", "instances", "stuff_train", SEMANTIC_LOSSES),
+        ("htc_r50_fpn_1x_instance_maps", "instances", "drawn", SEMANTIC_LOSSES),
+    ],
+)
+def test_learns_and_is_evaluated(toy, tmp_path, form, kind, maps, losses):
+    flags = [
+        *data_flags(toy, kind, maps),
+        *(f"train.max_iter={STEPS}", "train.log_period=1", "optimizer.lr=0.005", "train.best_metric="),
+    ]
+    train(real_config(toy, tmp_path, *flags, leaf=f"configs/htc/{form}.py"))
+    records = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    steps = [record for record in records if "total_loss" in record]
+    assert len(steps) == STEPS
+    assert {key for key in steps[0] if key.startswith("loss_")} == losses
+    assert all(math.isfinite(step[name]) for step in steps for name in losses)
+    totals = [step["total_loss"] for step in steps]
+    assert sum(totals[-3:]) < sum(totals[:3])
+    assert "bbox/AP" in records[-1]
+    assert ("segm/AP" in records[-1]) == (losses > BOX_LOSSES)
