@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Measures operators against their reference, or whole models side by side.
+"""Measures operators against their reference, parts of models, or whole models side by side.
 
     python tools/benchmark.py --component roi_align
+    python tools/benchmark.py --component htc_forms --images 2 --device cuda
     python tools/benchmark.py --config-file configs/htd/htd_r50_fpn_1x.py \\
         --config-file configs/baselines/faster_rcnn_r50_fpn_1x.py --train
 
@@ -13,30 +14,39 @@ HTD, whose second stage is then at its most expensive; with the override
 
 none do, with any config, and the two runs enclose the cost of a trained model. What HTD's second stage costs
 at shares between, --component htd_second_stage prints. Overrides (key=value) are given to all configs.
+
+The components htc_memory, htc_inference and htc_forms are whole models, too, but what they have to do does
+not depend on their weights: all get the same 1000 proposals and keep the same 100 detections, and in training
+each of their stages learns from 512 RoIs an image, of which 128 are positive.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 
 import torch
 
-from benchmark_components import COMPONENTS, Comparison
-from benchmark_models import ModelCost, Settings, measure_models
+from benchmark_components import COMPONENTS
+from benchmark_htc import MODEL_COMPONENTS
+from benchmark_masks import paste_masks
+from benchmark_measure import Comparison
+from benchmark_models import ModelCost, Settings, config_candidates, measure_models
+from benchmark_tables import Table, number, numbers
 from htd.errors import UserError, run_cli
 
 SMALLEST = 32  # pixels a side: the stride of the backbones
+LARGER = {**MODEL_COMPONENTS, "paste_masks": paste_masks}  # called with settings and overrides
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
+    names = (*COMPONENTS, *LARGER)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subject = parser.add_mutually_exclusive_group(required=True)
-    subject.add_argument("--component", metavar="NAME", help=f"one of {', '.join(COMPONENTS)}")
+    subject.add_argument("--component", metavar="NAME", help=f"one of {', '.join(names)}")
     subject.add_argument(
         "--config-file", action="append", metavar="CONFIG", help="may be given several times"
     )
@@ -54,8 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if min(args.size) < SMALLEST:
         height, width = args.size
         raise UserError(f"--size is {height} {width}: both have to be at least {SMALLEST}")
-    if args.component and args.component not in COMPONENTS:
-        raise UserError(f"there is no component {args.component!r}: choose from {', '.join(COMPONENTS)}")
+    if args.component and args.component not in names:
+        raise UserError(f"there is no component {args.component!r}: choose from {', '.join(names)}")
     return args
 
 
@@ -64,25 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     device = find_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {args.threads} thread(s)"
+    machine = f"{name}, torch {torch.__version__}, medians of {args.repeat} rounds"
     torch.set_num_threads(args.threads)
+    if args.component in COMPONENTS:
+        table = component_table(COMPONENTS[args.component](args.repeat, device))
+        print(f"{args.component}: {machine}")
+    else:
+        table = _measure_models(args)
+        height, width = args.size
+        subject = f"{args.component}: " if args.component else ""
+        print(f"{subject}{args.images} x {height} x {width} pixels, {machine}")
+    table.print()
+
+
+def _measure_models(args: argparse.Namespace) -> Table:
+    figures = ("inference_bytes", "inference_seconds", "parameters", "multiply_adds")
+    if args.train:
+        figures += ("training_bytes", "training_seconds")
+    settings = Settings(tuple(args.size), args.images, figures, args.repeat, args.threads, args.device)
     if args.component:
-        comparisons = COMPONENTS[args.component](args.repeat, device)
-        print(f"{args.component}: {name}, torch {torch.__version__}, medians of {args.repeat} rounds")
-        print_table(*component_table(comparisons))
-        return
-    settings = Settings(
-        size=tuple(args.size),
-        images=args.images,
-        training=args.train,
-        repeat=args.repeat,
-        threads=args.threads,
-        device=args.device,
-        overrides=tuple(args.overrides),
-    )
-    costs = measure_models(args.config_file, settings)
-    batch = f"{args.images} x {args.size[0]} x {args.size[1]}"
-    print(f"{batch} pixels, {name}, torch {torch.__version__}, medians of {args.repeat} rounds")
-    print_table(*model_table(costs))
+        return LARGER[args.component](settings, args.overrides)
+    return model_table(measure_models(config_candidates(args.config_file, args.overrides), settings))
 
 
 def find_device(name: str) -> torch.device:
@@ -102,53 +114,32 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def component_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of single operators."""
+def component_table(comparisons: Sequence[Comparison]) -> Table:
+    """Return the table of single operators."""
     head = ["case", "reference ms", "ours ms", "ratio", "reference MB", "ours MB"]
     rows = [
         [
             row.case,
-            _number(1e3 * row.reference_seconds),
-            _number(1e3 * row.seconds),
+            *numbers([1e3 * row.reference_seconds, 1e3 * row.seconds]),
             f"{row.reference_seconds / row.seconds:.1f}",
-            _number(row.reference_bytes / 1e6),
-            _number(row.bytes / 1e6),
+            *numbers([row.reference_bytes / 1e6, row.bytes / 1e6]),
         ]
         for row in comparisons
     ]
-    return head, rows
+    return Table(head, rows)
 
 
-def model_table(costs: Sequence[ModelCost]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of whole models; a batch a figure."""
+def model_table(costs: Sequence[ModelCost]) -> Table:
+    """Return the table of whole models; a batch a figure."""
     head = ["config", "M params", "G mult-adds", "inference ms", "MB", "training ms", "MB"]
-    rows = [
-        [
-            cost.config_file,
-            f"{cost.parameters / 1e6:.2f}",
-            f"{cost.multiply_adds / 1e9:.2f}",
-            _number(1e3 * cost.seconds),
-            _number(cost.bytes / 1e6),
-            "-" if cost.training_seconds is None else _number(1e3 * cost.training_seconds),
-            "-" if cost.training_bytes is None else _number(cost.training_bytes / 1e6),
-        ]
-        for cost in costs
-    ]
-    return head, rows
-
-
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Print columns: the first to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in [head, ["-" * width for width in widths], *rows]:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        print("  ".join(cells))
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    units = (("inference_seconds", 1e3), ("inference_bytes", 1e-6))
+    units += (("training_seconds", 1e3), ("training_bytes", 1e-6))
+    rows = []
+    for cost in costs:
+        row = [cost.label, f"{cost.figures['parameters'] / 1e6:.2f}"]
+        row.append(f"{cost.figures['multiply_adds'] / 1e9:.2f}")
+        rows.append(row + [number(unit * cost.figures.get(name, float("nan"))) for name, unit in units])
+    return Table(head, rows)
 
 
 if __name__ == "__main__":

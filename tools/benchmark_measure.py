@@ -40,7 +40,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.start = self._reset()
+        self.start = self.forget()
 
     def bytes(self) -> float:
         """Return the rise so far."""
@@ -48,17 +48,27 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self.device) - self.start
         return _resident("VmHWM") - self.start
 
-    def _reset(self) -> float:
-        gc.collect()
+    def forget(self) -> float:
+        """Forget the rise so far but not the start, and return what is in use now."""
+        # What was freed but is still held would hide the next rise.
+        hand_back_memory(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return torch.cuda.memory_allocated(self.device)
         if not _RESET.exists():
             return float("nan")
-        # What was freed but is still held would hide the next rise.
-        ctypes.CDLL(None).malloc_trim(0)
         _RESET.write_text("5")
         return _resident("VmRSS")
+
+
+def hand_back_memory(device: torch.device) -> None:
+    """Give what was freed but is still held back to the device or, where that can be done, to the system."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.init()  # the first call of a process may be this one
+        torch.cuda.empty_cache()
+    elif _RESET.exists():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Comparison(NamedTuple):

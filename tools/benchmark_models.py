@@ -1,8 +1,9 @@
-"""Whole models of configs, each in a process of its own, measured in turns."""
+"""Whole models, each in a process of its own, measured in turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median
@@ -10,85 +11,108 @@ from typing import NamedTuple
 
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark_measure import PeakMemory, seconds
+from benchmark_inputs import synthetic_input
+from benchmark_measure import PeakMemory, hand_back_memory, seconds
 from htd.engine.config import load_config
 
-OBJECTS = 8  # of the synthetic targets, an image
+
+class Candidate(NamedTuple):
+    """A model to measure.
+
+    Attributes:
+        label: its name in a table.
+        build: returns the model; called in another process, so it has to be importable.
+        masks: format of the masks it is trained on, see :func:`synthetic_input`.
+    """
+
+    label: str
+    build: Callable[[], nn.Module]
+    masks: str = "bitmask"
 
 
 class Settings(NamedTuple):
-    """What is measured: ``size`` is (height, width) of the ``images`` of a batch."""
+    """How models are measured.
+
+    Attributes:
+        size: (height, width) of the images.
+        images: of a batch.
+        figures: names of the methods of a subject, asked in this order; those in ``_seconds`` ``repeat``
+            times, the models in turns, after one run for warmth if that of ``_bytes`` stands before.
+        repeat: rounds.
+        threads: of torch on the CPU.
+        device: its name.
+    """
 
     size: tuple[int, int]
     images: int
-    training: bool
+    figures: tuple[str, ...]
     repeat: int
     threads: int
     device: str
-    overrides: tuple[str, ...]
 
 
 class ModelCost(NamedTuple):
-    """Figures of one model; times are medians a batch, training figures None where it was not asked for."""
+    """The figures of one model by name; times are medians, of a batch as all figures are."""
 
-    config_file: str
-    parameters: int
-    multiply_adds: float  # of the inference
-    seconds: float
-    bytes: float
-    training_seconds: float | None
-    training_bytes: float | None
+    label: str
+    figures: dict[str, float]
 
 
-def measure_models(config_files: Sequence[str], settings: Settings) -> list[ModelCost]:
-    """Measure the models of configs with random weights on synthetic images and targets.
+def from_config(path: str, overrides: Sequence[str] = ()) -> nn.Module:
+    """Return the model of a config with random weights."""
+    return instantiate(load_config(path, overrides).model)
 
-    Each has its process, so that none inherits another's memory; they take turns, so that another program
-    on the machine slows all of them alike.
+
+def config_candidates(paths: Sequence[str], overrides: Sequence[str]) -> list[Candidate]:
+    """Return the models of configs.
 
     Raises:
         UserError: a config is not there or an override is wrong.
     """
-    for path in config_files:
-        load_config(path, settings.overrides)
+    for path in paths:
+        load_config(path, overrides)
+    return [Candidate(path, partial(from_config, path, tuple(overrides))) for path in paths]
+
+
+def measure_models(candidates: Sequence[Candidate], settings: Settings) -> list[ModelCost]:
+    """Measure models on synthetic images and targets.
+
+    Each has its process, so that none inherits another's memory; they take turns, so that another program
+    on the machine slows all of them alike.
+    """
     context = get_context("spawn")
     workers = []
-    for path in config_files:
+    for candidate in candidates:
         here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, path, settings), daemon=True)
+        process = context.Process(target=_serve, args=(there, candidate, settings), daemon=True)
         process.start()
         workers.append((process, here))
     try:
-        return _in_turns(config_files, [pipe for _, pipe in workers], settings)
+        figures = _in_turns([pipe for _, pipe in workers], settings)
     finally:
         for process, _ in workers:
             process.terminate()
             process.join()
+    return [ModelCost(candidate.label, found) for candidate, found in zip(candidates, figures, strict=True)]
 
 
-def _in_turns(
-    config_files: Sequence[str], pipes: Sequence[Connection], settings: Settings
-) -> list[ModelCost]:
-    def ask_all(question: str, times: int = 1) -> list[list]:
-        rounds = [[_ask(pipe, question) for pipe in pipes] for _ in range(times)]
-        return [list(answers) for answers in zip(*rounds, strict=True)]
+def measure_alone(candidates: Sequence[Candidate], settings: Settings) -> list[ModelCost]:
+    """Measure models one after the other, so that one alone takes memory at a time."""
+    return [measure_models([candidate], settings)[0] for candidate in candidates]
 
-    def measure(phase: str) -> list[tuple[float, float]]:
-        warm_up_bytes = ask_all(f"{phase}_bytes")
-        times = ask_all(f"{phase}_seconds", settings.repeat)
-        return [(median(t), b[0]) for t, b in zip(times, warm_up_bytes, strict=True)]
 
-    inference = measure("inference")
-    training = measure("training") if settings.training else [(None, None)] * len(pipes)
-    parameters, multiply_adds = ask_all("parameters"), ask_all("multiply_adds")
-    return [
-        ModelCost(path, p[0], m[0], *i, *t)
-        for path, p, m, i, t in zip(config_files, parameters, multiply_adds, inference, training, strict=True)
-    ]
+def _in_turns(pipes: Sequence[Connection], settings: Settings) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = [{} for _ in pipes]
+    for figure in settings.figures:
+        times = settings.repeat if figure.endswith("_seconds") else 1
+        rounds = [[_ask(pipe, figure) for pipe in pipes] for _ in range(times)]
+        for of_model, answers in zip(found, zip(*rounds, strict=True), strict=True):
+            of_model[figure] = median(answers)
+    return found
 
 
 def _ask(pipe: Connection, question: str):
@@ -99,10 +123,10 @@ def _ask(pipe: Connection, question: str):
     return answer
 
 
-def _serve(pipe: Connection, config_file: str, settings: Settings) -> None:
+def _serve(pipe: Connection, candidate: Candidate, settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     try:
-        subject = _Subject(config_file, settings)
+        subject = Subject(candidate, settings)
     except Exception as error:
         subject, failure = None, error
     while True:
@@ -110,20 +134,18 @@ def _serve(pipe: Connection, config_file: str, settings: Settings) -> None:
         try:
             pipe.send(failure if subject is None else getattr(subject, question)())
         except Exception as error:
-            pipe.send(RuntimeError(f"{config_file}, {question}: {type(error).__name__}: {error}"))
+            pipe.send(RuntimeError(f"{candidate.label}, {question}: {type(error).__name__}: {error}"))
 
 
-class _Subject:
-    """A model with its inputs; the methods are what a worker is asked."""
+class Subject:
+    """A model with its inputs; its methods without arguments are the figures that can be asked for."""
 
-    def __init__(self, config_file: str, settings: Settings):
+    def __init__(self, candidate: Candidate, settings: Settings):
         self.device = torch.device(settings.device)
         torch.manual_seed(0)
         self.peak = PeakMemory(self.device)
-        self.model: nn.Module = instantiate(load_config(config_file, settings.overrides).model).to(
-            self.device
-        )
-        self.inputs = [synthetic_input(settings.size) for _ in range(settings.images)]
+        self.model = candidate.build().to(self.device)
+        self.inputs = [synthetic_input(settings.size, candidate.masks) for _ in range(settings.images)]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         # A rate of 0: the same step can be repeated, and costs what any other would.
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
@@ -132,6 +154,7 @@ class _Subject:
         return sum(p.numel() for p in self.model.parameters())
 
     def multiply_adds(self) -> float:
+        """Count those of the inference."""
         # Counted while the model runs: a traced one would have the example's decisions built in.
         operators = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
         self.model.eval()
@@ -139,45 +162,51 @@ class _Subject:
             self._infer()
         return counter.get_total_flops() / 2
 
+    def detections(self) -> int:
+        return sum(len(output["instances"]) for output in self._infer())
+
     def inference_seconds(self) -> float:
-        self.model.eval()
-        return seconds(self._infer, self.device)
+        return self._timed(self._infer)
 
     def training_seconds(self) -> float:
-        self.model.train()
-        return seconds(self._train, self.device)
+        return self._timed(self._train)
 
     def inference_bytes(self) -> float:
-        return self._rise(self.inference_seconds)
-
-    def training_bytes(self) -> float:
-        return self._rise(self.training_seconds)
-
-    def _rise(self, run: Callable[[], float]) -> float:
-        run()
+        """Return how far memory rises over that of the process without a model."""
+        self.peak.forget()
+        self._infer()
         return self.peak.bytes()
 
-    def _infer(self) -> None:
+    def training_bytes(self) -> float:
+        """Return how far memory rises over that of the process without a model."""
+        # A first step would not have the momentum yet that all others have.
+        for parameter in self.optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.peak.forget()
+        self._train()
+        return self.peak.bytes()
+
+    def _timed(self, run: Callable[[], object]) -> float:
+        if self.device.type == "cuda":
+            run()  # takes again what was handed back
+        time = seconds(run, self.device)
+        hand_back_memory(self.device)  # to the models that wait
+        return time
+
+    def _infer(self) -> list[dict]:
+        self.model.eval()
         with torch.no_grad():
-            self.model(self.inputs)
+            return self.model(self.inputs)
 
     def _train(self) -> None:
-        losses = self.model(self.inputs)
+        self.model.train()
+        with EventStorage():  # Detectron2's models write to it
+            losses = self.model(self.inputs)
         sum(value for name, value in losses.items() if name.startswith("loss")).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-def synthetic_input(size: tuple[int, int]) -> dict:
-    """Return an image (3, height, width) of noise with objects of class 0, as a Detectron2 model takes it."""
-    height, width = size
-    corner = torch.rand(OBJECTS, 2) * 0.7
-    boxes = torch.cat([corner, corner + 0.05 + torch.rand(OBJECTS, 2) * 0.25], dim=1)
-    instances = Instances(size)
-    instances.gt_boxes = Boxes(boxes * torch.tensor([width, height, width, height]))
-    instances.gt_classes = torch.zeros(OBJECTS, dtype=torch.int64)
-    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    return {"image": image, "height": height, "width": width, "instances": instances}
 
 
 def _deform_conv_flops(input_shape, weight_shape, *others, out_shape, **settings) -> int:

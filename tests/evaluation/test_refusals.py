@@ -73,6 +73,17 @@ def test_unoffered_tasks(folder):
         COCOEvaluator(one_image(folder), tasks="box")
 
 
+def test_masks_are_not_evaluated_against_boxes(folder, caplog):
+    name = one_image(folder)
+    masks = np.zeros((1, 300, 300), bool)
+    masks[:, :9, :9] = True
+    prediction = (np.array([[0, 0, 9, 9]]), np.array([0.5]), np.array([0]), masks)
+    assert list(run(COCOEvaluator(name), {4: prediction})) == ["bbox"]
+    assert f"{name}.json has no masks: segm is not evaluated" in caplog.text
+    with pytest.raises(UserError, match="has no masks, so segm cannot be evaluated; leave it out of"):
+        COCOEvaluator(name, tasks=["bbox", "segm"])
+
+
 def test_one_task_needs_no_list(folder):
     evaluator = COCOEvaluator(one_image(folder), tasks="bbox")
     prediction = (np.array([[0, 0, 9, 9]]), np.array([0.5]), np.array([0]), None)

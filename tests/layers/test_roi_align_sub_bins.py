@@ -51,3 +51,22 @@ def test_sub_bins_of_no_regions_and_under_autocast(monkeypatch, gather):
     expected = roi_align(table, *regions, output_size=7, sub_bins=2)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(roi_align(table, *regions, output_size=7, sub_bins=2), expected)
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_pooled_values_are_not_kept_for_the_backward_pass(monkeypatch, gather):
+    """The gradients need the regions, not the features; a stage of HTC pools hundreds of megabytes."""
+    monkeypatch.setattr(MODULE, "prefers_gather", lambda _: gather)
+    generator = torch.Generator().manual_seed(0)
+    maps = pyramid(generator)
+    floats = 0
+
+    def count(tensor):
+        nonlocal floats
+        floats += tensor.numel() * tensor.is_floating_point()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        regions = random_regions(generator, 200)
+        pooled = roi_align(FeatureTable.from_maps(maps, STRIDES), *regions, output_size=7, sub_bins=2)
+    assert floats < pooled.numel()

@@ -7,16 +7,17 @@ import torch
 from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
 import benchmark
-from benchmark_components import COMPONENTS, random_regions
+from benchmark_components import COMPONENTS
+from benchmark_inputs import random_regions
 from benchmark_measure import PeakMemory, compare
-from benchmark_models import Settings, _Subject
+from benchmark_models import Settings, Subject, config_candidates
 from htd.engine.config import load_config
 from htd.errors import UserError
 from htd.layers import deform_conv2d
 
 CPU = torch.device("cpu")
 TOY = ("configs/demo/htd_toy.py", "configs/demo/faster_rcnn_toy.py")
-SETTINGS = Settings((96, 128), images=2, training=True, repeat=1, threads=1, device="cpu", overrides=())
+SETTINGS = Settings((96, 128), images=2, figures=(), repeat=1, threads=1, device="cpu")
 
 
 def test_component_prints_both_sides(monkeypatch, capsys):
@@ -40,6 +41,9 @@ def test_peak_memory_sees_what_was_freed():
     peak = PeakMemory(CPU)
     torch.ones(10_000_000).sum()
     assert 38e6 < peak.bytes() < 60e6
+    kept = torch.ones(1_000_000)
+    peak.forget()
+    assert 4 * kept.numel() <= peak.bytes() < 20e6
 
 
 def test_regions_lie_in_the_image():
@@ -50,7 +54,7 @@ def test_regions_lie_in_the_image():
 
 
 def test_whole_model_figures():
-    subject = _Subject(TOY[0], SETTINGS)
+    subject = Subject(config_candidates(TOY[:1], ())[0], SETTINGS)
     assert subject.parameters() == sum(p.numel() for p in subject.model.parameters())
     assert subject.multiply_adds() > 1e6
     before = [p.detach().clone() for p in subject.model.parameters()]
@@ -69,7 +73,7 @@ def test_multiply_adds_of_a_deformable_convolution():
             return self.convolve(inputs, torch.zeros(2, 18, 8, 8), self.weight, padding=1)
 
     for convolve in (deform_conv2d, torchvision_deform_conv2d):
-        subject = _Subject.__new__(_Subject)
+        subject = Subject.__new__(Subject)
         subject.model, subject.inputs = Convolution(convolve), torch.randn(2, 4, 8, 8)
         assert subject.multiply_adds() == 2 * 8 * 8 * 6 * 4 * 9
 
@@ -77,7 +81,7 @@ def test_multiply_adds_of_a_deformable_convolution():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--component", "nothing"], "there is no component 'nothing': choose from"),
+        (["--component", "nothing"], "no component 'nothing': choose from roi_align, .*, htc_memory, "),
         (["--component", "roi_align", "--repeat", "0"], "--repeat is 0"),
         (["--component", "roi_align", "--device", "gpu"], "--device is 'gpu': write cpu, cuda or"),
         (["--component", "roi_align", "--device", "meta"], "--device is 'meta': write cpu"),
@@ -93,7 +97,9 @@ def test_mistakes_are_named(arguments, message):
 
 def test_the_score_threshold_of_every_config_is_an_override():
     leaves = [
-        path for folder in ("htd", "baselines", "demo") for path in Path("configs", folder).glob("*.py")
+        path
+        for folder in ("htd", "htc", "baselines", "demo")
+        for path in Path("configs", folder).glob("*.py")
     ]
     for path in leaves:
         config = load_config(str(path), ("model.roi_heads.selection.score_threshold=0.25",))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
@@ -46,7 +45,7 @@ def roi_align(
         aligned (bool): shift by half a cell, so that cell i has its centre at i + 0.5. Without it (the legacy
             form) boxes are also at least one cell wide and high.
         sub_bins (int): each bin is the mean of sub_bins x sub_bins smaller ones: the same as pooling
-            S * sub_bins bins a side and then averaging them, at a fraction of the reads.
+            S * sub_bins bins a side and then averaging them; the gather does both at once.
 
     Returns:
         Tensor (R, C, S, S) in the dtype of the maps; channels last in memory on a CPU. Samples more than one
@@ -63,18 +62,24 @@ def pool_by_torchvision(
     """`roi_align` by torchvision's kernels, a level at a time."""
     maps = [full_precision(m) for m in table.maps]
     regions = torch.cat([image_index[:, None].to(maps[0].dtype), boxes.to(maps[0].dtype)], dim=1)
-    side = output_size * sub_bins
-    out = maps[0].new_zeros(len(boxes), table.channels, side, side)
+    chosen, parts = [], []
     with torch.autocast(boxes.device.type, enabled=False):
         for level, (features, stride) in enumerate(zip(maps, table.strides, strict=True)):
-            chosen = (levels == level).nonzero()[:, 0]
+            chosen.append((levels == level).nonzero()[:, 0])
             pooled = torchvision_roi_align(
-                features, regions[chosen], side, 1 / stride, sampling_ratio, aligned
+                features, regions[chosen[-1]], output_size * sub_bins, 1 / stride, sampling_ratio, aligned
             )
-            out = out.index_copy(0, chosen, pooled)
-        if sub_bins > 1:
-            out = F.avg_pool2d(out, sub_bins)
+            parts.append(_average(pooled, sub_bins))
+        # Neither this nor the average keeps values for the backward pass, as index_copy and avg_pool2d would.
+        out = torch.cat(parts).index_select(0, torch.cat(chosen).argsort())
     return out.to(table.maps[0].dtype)
+
+
+def _average(maps: Tensor, side: int) -> Tensor:
+    """Average (R, C, S * side, S * side) over squares of ``side`` cells."""
+    if side == 1:
+        return maps
+    return maps.unflatten(3, (-1, side)).unflatten(2, (-1, side)).mean(dim=(3, 5))
 
 
 def pool_by_gather(

@@ -18,8 +18,8 @@ class RescaleFirstRCNN(GeneralizedRCNN):
     """``GeneralizedRCNN`` that brings boxes to the output frame before non-maximum suppression.
 
     Source: the test pipeline of the published configs, which neither clips afterwards nor drops
-    empty boxes. Detectron2 suppresses in the resized input, then rescales, clips and drops; the
-    order matters where the two axes are scaled differently. It also hands semantic maps to the RoI heads.
+    empty boxes. Detectron2 suppresses in the resized input, then rescales, clips and drops; but for the
+    boxes that this changes the results differ in rounding alone. Semantic maps are handed to the RoI heads.
 
     Args:
         roi_heads: :class:`htd.modeling.cascade.StagedROIHeads` or one with the same methods.
@@ -39,7 +39,7 @@ class RescaleFirstRCNN(GeneralizedRCNN):
                 semantic branch, ``sem_seg`` (H, W) int64 at the size of the image.
 
         Raises:
-            UserError: a semantic map has another size than its image.
+            UserError: a semantic map has another size than its image, or only some images have one.
         """
         if not self.training:
             return self.inference(batched_inputs)
@@ -54,9 +54,15 @@ class RescaleFirstRCNN(GeneralizedRCNN):
         return losses | proposal_losses
 
     def _pad_semantic_maps(self, batched_inputs: list[dict], images: ImageList) -> Tensor | None:
-        """Return the maps (N, H, W) at the padded size, None unless every image has one."""
-        if not all("sem_seg" in x for x in batched_inputs):
+        """Return the maps (N, H, W) at the padded size, None if no image has one."""
+        without = [i for i, x in enumerate(batched_inputs) if "sem_seg" not in x]
+        if len(without) == len(batched_inputs):
             return None
+        if without:
+            raise UserError(
+                f"image {without[0]} of the batch ({batched_inputs[without[0]].get('file_name')}) has no "
+                "semantic map (sem_seg), but others have one; give all a map, or none"
+            )
         shape = (len(batched_inputs), *images.tensor.shape[-2:])
         padded = images.tensor.new_full(shape, self.sem_seg_ignore_value, dtype=torch.int64)
         found = zip(padded, batched_inputs, images.image_sizes, strict=True)

@@ -31,10 +31,16 @@ def test_maps_without_labels(htc, objects):
 def test_training_data_without_maps_are_refused(htc):
     inputs = example(2)
     del inputs["sem_seg"]
-    for batch in ([inputs], [example(1), inputs]):
-        message = "no semantic maps.*semantic_root.*draw_semantic_maps.py.*htc_without_semantic_r50_fpn_1x.py"
-        with pytest.raises(UserError, match=message):
-            htc.train()(batch)
+    message = "no semantic maps.*semantic_root.*draw_semantic_maps.py.*htc_without_semantic_r50_fpn_1x.py"
+    with pytest.raises(UserError, match=message):
+        htc.train()([inputs])
+
+
+def test_image_that_lacks_its_map_is_named(htc):
+    inputs = example(2) | {"file_name": "some/image.jpg"}
+    del inputs["sem_seg"]
+    with pytest.raises(UserError, match=r"image 1 of the batch \(some/image.jpg\) has no semantic map"):
+        htc.train()([example(1), inputs])
 
 
 def test_maps_that_do_not_fit_are_refused(htc):

@@ -61,6 +61,9 @@ class IndependentHeads(nn.Module):
     Where heads are given here, they are the ``extract`` methods of :class:`ConvMaskHead`, in order.
     """
 
+    def check(self, num_heads: int) -> None:
+        """Accept any number of heads."""
+
     def last(self, heads: Sequence[Callable], x: Tensor) -> Tensor:
         """Return the features of the last of the heads for RoI features x; both (P, C, S, S)."""
         return heads[-1](x)

@@ -14,6 +14,11 @@ from detectron2.structures import Instances
 from htd.modeling.cascade.stage import CascadeStage
 
 
+def positives(stage: CascadeStage, samples: Sequence[Instances]) -> list[Instances]:
+    """Return the samples that are foreground for a stage, image by image."""
+    return [s[s.gt_classes < stage.num_classes] for s in samples]
+
+
 class SampledPositives:
     """The positives that the box head has learnt from (Mask R-CNN, Cascade Mask R-CNN).
 
@@ -31,14 +36,17 @@ class SampledPositives:
         targets: Sequence[Instances],
     ) -> list[Instances]:
         """Return the positives among the samples."""
-        return [s[s.gt_classes < stage.num_classes] for s in samples]
+        return positives(stage, samples)
 
 
-class RefinedPositives(SampledPositives):
+class RefinedPositives:
     """Positives of a new sample of the refined RoIs, drawn by the stage's own sampler.
 
     Paper: Hybrid Task Cascade, section 3.1, interleaved execution: masks are learnt on the boxes that
     the box head of the same stage has refined.
+
+    Attributes:
+        needs_refined: whether the rule reads the refined RoIs.
     """
 
     needs_refined = True
@@ -51,4 +59,4 @@ class RefinedPositives(SampledPositives):
         targets: Sequence[Instances],
     ) -> list[Instances]:
         """Return the positives among new samples of the refined RoIs."""
-        return super().__call__(stage, stage.sampler(refined, targets), None, targets)
+        return positives(stage, stage.sampler(refined, targets))

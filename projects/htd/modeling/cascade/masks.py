@@ -15,6 +15,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from htd.errors import UserError
 from htd.layers import rescale_boxes
 from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.mask_targets import mask_targets
@@ -53,6 +54,9 @@ class MaskBranch(nn.Module):
         threshold: pixels of at least this probability belong to the object.
         checkpoint_heads: compute the heads' activations again in the backward pass instead of keeping
             them; the same gradients for less memory and more time.
+
+    Raises:
+        UserError: ``loss_weights`` or ``flow`` are for another number of heads.
     """
 
     def __init__(
@@ -74,6 +78,12 @@ class MaskBranch(nn.Module):
         self.loss_weights = list(loss_weights)
         self.threshold = threshold
         self.checkpoint_heads = checkpoint_heads
+        if len(self.loss_weights) != self.num_heads:
+            raise UserError(
+                f"the mask branch has {self.num_heads} heads and {len(self.loss_weights)} loss_weights; "
+                "give one for each"
+            )
+        flow.check(self.num_heads)
 
     @property
     def num_heads(self) -> int:
@@ -81,7 +91,13 @@ class MaskBranch(nn.Module):
         return len(self.heads)
 
     def losses(
-        self, head: int, context: RoIContext, stage: CascadeStage, samples, refined, truth: GroundTruth
+        self,
+        head: int,
+        context: RoIContext,
+        stage: CascadeStage,
+        samples: list[Instances],
+        refined: list[Instances] | None,
+        truth: GroundTruth,
     ) -> dict[str, Tensor]:
         """Return the weighted loss of one head.
 

@@ -9,6 +9,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from htd.errors import UserError
 from htd.layers import FeatureTable, clip_boxes
 from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.heads import Classified
@@ -42,6 +43,9 @@ class StagedROIHeads(nn.Module):
         fusion: joins the stages' logits to scores, see :mod:`htd.modeling.cascade.prediction`.
         selection: turns predictions into detections.
         mask_branch: gives the detections masks, see :mod:`htd.modeling.cascade.masks`.
+
+    Raises:
+        UserError: there are more mask heads than stages.
     """
 
     def __init__(
@@ -67,6 +71,11 @@ class StagedROIHeads(nn.Module):
         self.fusion = fusion
         self.selection = selection
         self.mask_branch = mask_branch
+        if mask_branch.num_heads > len(self.stages):
+            raise UserError(
+                f"the mask branch has {mask_branch.num_heads} heads for {len(self.stages)} stages; leave out "
+                "heads (mask_branch.heads, loss_weights and flow.num_heads), or add stages"
+            )
 
     def forward(
         self,

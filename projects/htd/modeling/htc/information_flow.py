@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from htd.errors import UserError
 from htd.modeling.cascade import IndependentHeads, init_conv
 
 
@@ -30,6 +31,18 @@ class MaskInformationFlow(IndependentHeads):
         self.transforms = nn.ModuleList(
             init_conv(nn.Conv2d(channels, channels, 1)) for _ in range(num_heads - 1)
         )
+
+    def check(self, num_heads: int) -> None:
+        """Refuse another number of heads than the one it was built for.
+
+        Raises:
+            UserError: naming both.
+        """
+        if num_heads != len(self.transforms) + 1:
+            raise UserError(
+                f"the mask branch has {num_heads} heads, but its information flow is built for "
+                f"{len(self.transforms) + 1}: set mask_branch.flow.num_heads={num_heads}"
+            )
 
     def last(self, heads: Sequence[Callable], x: Tensor) -> Tensor:
         """Return the features of the last of the heads for RoI features x; both (P, C, S, S)."""
