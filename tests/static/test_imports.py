@@ -13,6 +13,7 @@ from tests.static.source import PACKAGE, Source, all_sources, imported_modules
 LEVELS = {
     "errors": 0,
     "requirements": 0,
+    "segmentation": 0,
     "collect_env": 1,
     "layers": 1,
     "modeling": 2,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from detectron2.structures import BitMasks, PolygonMasks
 
-from htd.data.segmentation import rasterised
 from htd.errors import UserError
+from htd.segmentation import rasterised
 
 
 class MaskFormat(NamedTuple):

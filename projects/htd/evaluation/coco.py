@@ -12,13 +12,12 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator as Detectron2COCOEvaluator
 from detectron2.utils.logger import create_small_table
-from pycocotools.coco import COCO
 
 from htd.errors import UserError
-from htd.evaluation.backends import choose_backend, quiet
+from htd.evaluation.backends import choose_backend
+from htd.evaluation.ground_truth import TASKS, GroundTruth
 
 _RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-_TASKS = ("bbox", "segm")
 
 
 class COCOEvaluator(Detectron2COCOEvaluator):
@@ -27,7 +26,8 @@ class COCOEvaluator(Detectron2COCOEvaluator):
     ``evaluate()`` returns for each task AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl
     and AP-<class>, in percent; NaN where there is no ground truth, 0 where there are no detections. It
     may be called any number of times. Call it in the main process only: hotcoco hangs in a process
-    that was forked from one that has used it.
+    that was forked from one that has used it. Objects without a valid mask are left out of ``segm``, with
+    a warning, and count in ``bbox`` alone (``GroundTruth``).
 
     Args:
         dataset_name: a data set in Detectron2's catalogs.
@@ -39,8 +39,8 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             reference implementation, for numbers that are to be published.
 
     Raises:
-        UserError: the data set is not known, its annotation file is faulty, or it has no masks for the
-            task ``"segm"``.
+        UserError: the data set is not known, its annotation file is faulty, or it has no valid masks for
+            the task ``"segm"``.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class COCOEvaluator(Detectron2COCOEvaluator):
                 "or correct dataloader.evaluator.dataset_name"
             )
         tasks = [tasks] if isinstance(tasks, str) else tasks
-        unknown = set(tasks or ()) - set(_TASKS)
+        unknown = set(tasks or ()) - set(TASKS)
         if unknown:
-            raise UserError(f"evaluation tasks {sorted(unknown)} are not offered; take {' or '.join(_TASKS)}")
+            raise UserError(f"evaluation tasks {sorted(unknown)} are not offered; take {' or '.join(TASKS)}")
         tasks = sorted(set(tasks)) if tasks else None
         super().__init__(
             dataset_name, tasks=tasks, distributed=distributed, output_dir=output_dir, use_fast_impl=False
         )
         self._logger = logging.getLogger(__name__)
-        _clean(self._coco_api, self._metadata.json_file)
-        self._evaluable = _evaluable(self._coco_api)
+        self._truth = GroundTruth(self._coco_api, self._metadata.json_file)
+        self._evaluable = self._truth.tasks
         if "segm" in (tasks or ()) and "segm" not in self._evaluable:
             raise UserError(
                 f"annotation file {self._metadata.json_file} has no masks, so segm cannot be evaluated; "
@@ -77,11 +77,26 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         self._backend_name, self._evaluate = choose_backend(backend)
         self._logger.info("COCO evaluation uses %s", self._backend_name)
 
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Take the outputs of a model for some images; masks are kept as RLEs.
+
+        Args:
+            inputs: dicts with ``image_id``.
+            outputs: dicts with ``instances``, which have ``pred_boxes``, ``scores``, ``pred_classes`` and,
+                of a model with masks, ``pred_masks`` (P, H, W), even where P is 0.
+        """
+        for single, output in zip(inputs, outputs, strict=True):
+            super().process([single], [output])
+            if "instances" in output:
+                # Kept with the detections, of which there may be none, and gathered from all ranks with them.
+                self._predictions[-1]["with_masks"] = output["instances"].has("pred_masks")
+
     def _eval_predictions(self, predictions: list[dict], img_ids: Sequence[int] | None = None) -> None:
         """Check, save and evaluate the predictions of all ranks; fills ``self._results``.
 
         Raises:
-            UserError: an image is unknown or occurs twice, a value is not finite, or a class does not exist.
+            UserError: an image is unknown or occurs twice, a value is not finite, a class does not exist, or
+                ``"segm"`` is asked for and there are no masks.
         """
         categories = self._categories()
         detections = self._detections(predictions, categories)
@@ -98,17 +113,22 @@ class COCOEvaluator(Detectron2COCOEvaluator):
                 "is too high"
             )
         names = [self._coco_api.cats[category]["name"] for category in sorted(self._coco_api.cats)]
-        found = self._tasks_from_predictions(detections)
-        if not set(found) <= set(self._evaluable):
+        with_masks = any(prediction["with_masks"] for prediction in predictions)
+        if "segm" in (self._tasks or ()) and not with_masks:
+            raise UserError(
+                "the model predicts no masks, so segm cannot be evaluated; leave it out of "
+                "dataloader.evaluator.tasks"
+            )
+        if with_masks and "segm" not in self._evaluable:
             self._logger.warning("%s has no masks: segm is not evaluated", self._metadata.json_file)
-        for task in self._tasks or [t for t in self._evaluable if t in found]:
+        for task in self._tasks or [t for t in self._evaluable if with_masks or t != "segm"]:
             self._results[task] = self._scores(task, detections, img_ids, names)
 
     def _scores(self, task: str, detections: list, img_ids, names: list[str]) -> dict[str, float]:
         if task == "segm":
             # With a box beside it the area of a mask would be taken from the box.
             detections = [{key: item[key] for key in item if key != "bbox"} for item in detections]
-        scores = self._evaluate(self._coco_api, detections, task, img_ids)
+        scores = self._evaluate(self._truth.of(task), detections, task, img_ids)
         precisions = self._derive_coco_results(scores, task, class_names=names)
         values = zip(_RECALLS, scores.stats[6:], strict=True)
         recalls = {key: float(value * 100 if value >= 0 else "nan") for key, value in values}
@@ -155,49 +175,3 @@ def _check_detection(item: dict, num_classes: int, where: str) -> None:
             f"image id {item['image_id']} has a detection of class {item['category_id']}, but {where} has "
             f"{num_classes} classes; set the model's num_classes to {num_classes}"
         )
-
-
-def _clean(truth: COCO, where: str) -> None:
-    """Make ground truth that every implementation understands alike, in place.
-
-    Raises:
-        UserError: ids are repeated or are not whole numbers from 0.
-    """
-    annotations = truth.dataset.get("annotations", [])
-    repeated = [key for key, count in Counter(entry["id"] for entry in annotations).items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"annotation file {where}: {len(repeated)} annotation ids occur more than once (first: "
-            f"{repeated[:5]}); give each annotation its own id"
-        )
-    wrong = [image for image in truth.imgs if not isinstance(image, int) or image < 0]
-    if wrong:
-        raise UserError(f"annotation file {where}: image ids {wrong[:5]} are not whole numbers from 0")
-    kept = [
-        entry
-        for entry in annotations
-        if entry["image_id"] in truth.imgs and entry["category_id"] in truth.cats and _has_box(entry)
-    ]
-    for number, entry in enumerate(kept, start=1):
-        # pycocotools takes a match with annotation 0 for none, so ids are counted anew from 1.
-        entry["id"] = number
-        entry["iscrowd"] = int(entry.get("iscrowd") or 0)
-        if entry.get("area") is None:
-            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
-    if "annotations" in truth.dataset:
-        truth.dataset["annotations"] = kept
-    with quiet():
-        truth.createIndex()
-
-
-def _evaluable(truth: COCO) -> list[str]:
-    """Return the tasks for which there is ground truth; all where there are no annotations."""
-    annotations = truth.dataset.get("annotations", [])
-    with_masks = not annotations or any(entry.get("segmentation") for entry in annotations)
-    return [task for task in _TASKS if with_masks or task != "segm"]
-
-
-def _has_box(entry: dict) -> bool:
-    """Return whether an annotation has a box of four numbers; what has none cannot be found either."""
-    box = entry.get("bbox")
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)

@@ -4,8 +4,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from htd.data.segmentation import rasterised, valid_segmentation
 from htd.data.toy.annotation import run_lengths
+from htd.segmentation import rasterised, valid_segmentation
 
 SIZE = (40, 30)
 TRIANGLE = [1, 1, 9, 1, 5, 8]
@@ -21,9 +21,10 @@ def test_run_lengths_of_any_mask_are_valid(density):
     masks = np.random.default_rng(0).random((20, *SIZE)) < density
     for mask in masks:
         text = compressed(mask)
-        assert valid_segmentation(text, SIZE) is text
+        assert valid_segmentation(text, SIZE) == text
         given = run_lengths(mask.astype(np.uint8))
-        np.testing.assert_array_equal(mask_util.decode(valid_segmentation(given, SIZE)), mask)
+        assert valid_segmentation(given, SIZE) == text
+        np.testing.assert_array_equal(mask_util.decode(text), mask)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,10 @@ def test_run_lengths_of_any_mask_are_valid(density):
         "",
         "é",
         "`",
+        "0`U1\0",  # pycocotools reads to the zero only
+        "0`U1p",
+        "0`U1\ud800",
+        "P" * 12 + "0",  # more bits than a number has
         [0, 4],
         [5000],
         [1, -4, 1203],
@@ -48,6 +53,35 @@ def test_runs_that_do_not_fill_the_mask_are_refused(counts):
     assert not valid_segmentation({"size": list(SIZE), "counts": counts}, SIZE)
 
 
+def read_slowly(text):
+    """Return the run lengths of compressed text, one character after the other, as COCO defines them."""
+    runs, bits = [], []
+    for code in (ord(character) - 48 for character in text):
+        bits += [code >> k & 1 for k in range(5)]
+        if not code & 32:
+            value = sum(bit << k for k, bit in enumerate(bits)) - (bits[-1] << len(bits))
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            bits = []
+    return None if bits else runs
+
+
+def test_texts_are_accepted_if_and_only_if_their_runs_fill_the_mask():
+    rng = np.random.default_rng(0)
+    accepted = 0
+    for _ in range(1000):
+        height, width = (int(side) for side in rng.integers(1, 30, 2))
+        rle = compressed(rng.random((height, width)) < rng.random())
+        text = list(rle["counts"])
+        if rng.random() < 0.7:
+            text[rng.integers(len(text))] = chr(rng.integers(48, 112))
+        rle["counts"] = "".join(text)
+        runs = read_slowly(rle["counts"])
+        fills = runs is not None and min(runs) >= 0 and sum(runs) == height * width
+        accepted += fills
+        assert bool(valid_segmentation(rle, (height, width))) == fills
+    assert 300 < accepted < 900
+
+
 def test_text_that_is_cut_short_or_too_long_is_refused():
     whole = compressed(np.eye(*SIZE))
     for counts in (whole["counts"][:-3], whole["counts"] + "9"):
@@ -56,7 +90,8 @@ def test_text_that_is_cut_short_or_too_long_is_refused():
 
 @pytest.mark.parametrize("size", [[30, 40], [40], None, "40x30"])
 def test_run_lengths_of_another_size_are_refused(size):
-    assert valid_segmentation({"size": [40.0, 30.0], "counts": [0, 4, 1196]}, SIZE)
+    assert valid_segmentation({"size": [40.0, 30.0], "counts": [0, 4, 1196]}, SIZE)["size"] == [40, 30]
+    assert not valid_segmentation({"size": [40.5, 30], "counts": [0, 4, 1211]}, (40.5, 30))
     assert not valid_segmentation({"size": size, "counts": [0, 4, 1196]}, SIZE)
 
 
