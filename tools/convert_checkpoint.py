@@ -11,13 +11,14 @@ nothing is written. Parts named with --new may begin anew, for example the predi
 or what the model has and the file has not, as masks on a checkpoint of boxes alone:
 
     ... --config-file configs/htd/htd_mask_r50_fpn_1x.py IN.pth OUT.pth --new roi_heads.mask_branch
+
+What begins anew is drawn from a fixed seed, so the same call writes the same values.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -54,9 +55,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def build_model(config_file: str, overrides: Sequence[str], with_values: bool) -> nn.Module:
-    """Build the model of a config; without values it costs neither memory nor time."""
+    """Build the model of a config, always with the same values; without any it costs no memory or time."""
     config = load_config(config_file, overrides)
-    with nullcontext() if with_values else torch.device("meta"):
+    if not with_values:
+        with torch.device("meta"):
+            return instantiate(config.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         return instantiate(config.model)
 
 

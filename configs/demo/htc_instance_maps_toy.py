@@ -4,7 +4,8 @@ tools/draw_semantic_maps.py draws them; they are looked for in toy/instance_maps
 """
 
 from ..common.data.toy_instance_maps import dataloader
+from ..common.models.htc import learn_classes_and_background
 from .htc_toy import lr_multiplier, model, optimizer, train
 
-model.roi_heads.context.semantic.update(num_semantic_classes="${...num_classes}", background=True)
+learn_classes_and_background(model.roi_heads.context.semantic)
 train.output_dir = "output/htc_instance_maps_toy"

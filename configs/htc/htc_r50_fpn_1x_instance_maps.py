@@ -4,6 +4,7 @@ For data with boxes and masks: tools/draw_semantic_maps.py draws the maps.
 """
 
 from ..common.data.coco_instance_maps import dataloader
+from ..common.models.htc import learn_classes_and_background
 from .htc_r50_fpn_1x import lr_multiplier, model, optimizer, train
 
-model.roi_heads.context.semantic.update(num_semantic_classes="${...num_classes}", background=True)
+learn_classes_and_background(model.roi_heads.context.semantic)

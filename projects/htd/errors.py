@@ -25,7 +25,7 @@ def run_cli(main: Callable[[], object]) -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command begins again, and a training goes on with --resume\n")
+        sys.stderr.write("interrupted; give the command again (a training goes on with --resume)\n")
         sys.exit(130)
 
 

@@ -107,6 +107,17 @@ def test_mask_branch_beside_published_parts(tmp_path, source, capsys):
     assert converted["roi_heads.mask_branch.heads.0.deconv.weight"].std() > 0
 
 
+def test_what_begins_anew_is_the_same_in_each_file(tmp_path, source):
+    found = []
+    for name, state in (("first.pth", 1), ("second.pth", 2)):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        command(R50_MASK, source, tmp_path / name, "--new", "roi_heads.mask_branch")
+        assert torch.equal(torch.get_rng_state(), before)
+        found.append(torch.load(tmp_path / name, weights_only=True)["model"])
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_converted_htc_is_loaded_by_the_engine(tmp_path, capsys):
     model, found = (narrow_model(config=HTC, overrides=NARROW_HTC) for _ in range(2))
     weights = published(golden.manifest("htc", "htc_r50"), "htc", model)

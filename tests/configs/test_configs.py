@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from tests.configs.leaves import FOLDERS, LEAVES, full_size
 from tests.configs.reduced import as_mapped, build, example, reduced_model
+from tests.static.test_zoo import ROWS
 
 KEYS = {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
 
@@ -53,7 +54,14 @@ def test_schedule_fits_the_length(leaf):
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_full_size_model_is_built_without_weights(leaf):
     _, model = full_size(leaf)
-    assert sum(p.numel() for p in model.parameters()) > 500_000
+    state = model.state_dict()
+    assert len(state) > 50 and all(value.is_meta for value in state.values())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
+def test_full_size_model_has_the_parameters_that_the_zoo_states(row):
+    _, model = full_size(row.target)
+    assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}" == row.parameters
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

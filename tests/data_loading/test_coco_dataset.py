@@ -107,7 +107,7 @@ def test_masks_on_request(coco):
     assert len(plain) == 9 and not any("segmentation" in item for item in plain)
     first, second = coco_dataset("masks", **files, masks=True)[0]["annotations"]
     assert first["segmentation"] == triangle
-    assert second["segmentation"]["size"] == [40, 40] and isinstance(second["segmentation"]["counts"], bytes)
+    assert second["segmentation"]["size"] == [40, 40] and isinstance(second["segmentation"]["counts"], str)
 
 
 def test_boxes_alone_are_no_data_for_masks(coco):
@@ -125,41 +125,6 @@ def test_boxes_alone_are_no_data_for_masks(coco):
         )
     assert (ROOT / "configs/htc/htc_box_r50_fpn_1x.py").is_file()
     assert coco_dataset("nothing at all", **coco([(40, 40)]), masks=True)[0]["annotations"] == []
-
-
-def semantic_maps(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def test_semantic_maps_by_the_names_of_the_images(coco, tmp_path):
-    inside = [image(file_name="sub/1.jpg"), image(file_name=str(tmp_path / "images" / "2.png"), id=2)]
-    files = coco([(40, 40), (40, 40)], change={"images": inside})
-    (tmp_path / "images/sub").mkdir()
-    (tmp_path / "images/1.png").rename(tmp_path / "images/sub/1.jpg")
-    semantic_maps(tmp_path / "maps", "sub/1.png", "2.png")
-    records = coco_dataset("semantic", **files, semantic_root="maps")
-    expected = [str(tmp_path / "maps" / name) for name in ("sub/1.png", "2.png")]
-    assert [record["sem_seg_file_name"] for record in records] == expected
-    assert MetadataCatalog.get("semantic").sem_seg_root == str(tmp_path / "maps")
-    assert DatasetCatalog.get("semantic") == records
-    assert coco_dataset("semantic", **files, semantic_root=str(tmp_path / "maps")) == records
-    assert "sem_seg_file_name" not in coco_dataset("semantic", **files)[0]
-
-
-def test_missing_maps_are_found_before_a_training(coco, tmp_path):
-    files = coco([(40, 40)] * 3)
-    cures = ".*semantic_root .*tools/draw_semantic_maps.py, .*configs/htc/htc_without_semantic_r50_fpn_1x.py"
-    options = files | {"semantic_root": "maps"}
-    refused(f"data set s: folder {tmp_path}/maps of the semantic maps does not exist{cures}", "s", **options)
-    semantic_maps(tmp_path / "maps", "1.png")
-    absent = f"semantic map {tmp_path}/maps/2.png .one of 2 missing. does not exist{cures}"
-    refused(f"data set s: {absent}", "s", **options)
-    semantic_maps(tmp_path / "maps", "2.png", "3.png")
-    semantic_maps(tmp_path / "other", "1.png", "2.png", "3.png")
-    assert len(coco_dataset("s", **options)) == 3
-    refused("'s' already belongs to .*maps, not to .*other", "s", **files, semantic_root="other")
 
 
 def refused(match, *arguments, **options):

@@ -54,16 +54,32 @@ def test_maps_in_the_manner_of_coco_stuff(load):
 
 def test_drawn_maps(load, toy, tmp_path):
     config = load("toy_instance_maps", num_semantic_classes="${...num_classes}", background=True)
-    folder = tmp_path / "drawn"
     config.dataloader.train.dataset.semantic_root = "drawn"
-    draw_semantic_maps(toy / "annotations/instances_train.json", folder)
+    draw_semantic_maps(toy / "annotations/instances_train.json", tmp_path / "drawn")
     for item in samples(config):
         assert item["instances"].has("gt_masks")
         present = set(item["sem_seg"].unique().tolist())
         assert {6} <= present <= {*item["instances"].gt_classes.tolist(), 6, 255}
-    config.model.roi_heads.num_classes = 3
-    with pytest.raises(UserError, match=r"classes are 0\.\.3, and 255"):
+
+
+@pytest.mark.parametrize(
+    ("semantic", "channels"),
+    [
+        ({}, 183),
+        ({"num_semantic_classes": 6}, 6),
+        ({"num_semantic_classes": 3, "background": True}, 4),
+    ],
+)
+def test_drawn_maps_are_no_maps_of_other_classes(load, toy, tmp_path, semantic, channels):
+    """Their values are all classes of COCO-Stuff, too, but mean something else."""
+    config = load("toy_stuff", **semantic)
+    config.dataloader.train.dataset.update(name=f"drawn, {channels} channels", semantic_root="drawn")
+    draw_semantic_maps(toy / "annotations/instances_train.json", tmp_path / "drawn")
+    leaf = "configs/htc/htc_r50_fpn_1x_instance_maps.py"
+    said = rf"drawn/\d+\.png was drawn for 6 classes and .* learns {channels} classes; take {leaf} and "
+    with pytest.raises(UserError, match=f"{said}num_classes=6"):
         samples(config)
+    assert (ROOT / leaf).is_file()
 
 
 def test_before_the_maps_are_drawn(load, tmp_path):

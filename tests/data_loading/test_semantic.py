@@ -101,7 +101,9 @@ def test_the_number_of_classes_decides_and_the_background_is_one_more(path):
     assert SemanticMaps(3, background=True).read(str(path), SIZE).max() == 3
     refused(r"has the values \[3\]; classes are 0..2,", path, num_classes=3)
     refused(r"has the values \[2, 3\]; classes are 0..1,", path, num_classes=1, background=True)
-    assert SemanticMaps(2, ignore_value=3).read is not None
+    cv2.imwrite(str(path), np.resize(np.uint8([0, 1, 3]), SIZE))
+    assert SemanticMaps(2, ignore_value=3).read(str(path), SIZE).max() == 3
+    cv2.imwrite(str(path), np.resize(np.uint8([0, 1, 2, 3]), SIZE))
     refused(r"has the values \[2\]; classes are 0..1, and 3 is", path, num_classes=2, ignore_value=3)
 
 

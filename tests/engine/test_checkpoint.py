@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from torch import nn
 
 from htd.engine.checkpoint import TrainingCheckpointer
@@ -13,6 +14,7 @@ from htd.engine.config import load_config
 from htd.engine.run import train
 from htd.engine.weights import check_weights_file, class_dependent, load_whole, local_file, start_from
 from htd.errors import UserError
+from tests.configs.reduced import reduced_model
 from tests.engine.tiny import TINY, TinyModel
 
 LOGGER = "htd.engine.weights"
@@ -78,7 +80,8 @@ def test_training_starts_from_weights_of_other_classes(weights, caplog):
     assert torch.equal(target.head["cls"].weight, fresh)
     (line,) = [record.message for record in caplog.records if record.name == LOGGER]
     assert line == (
-        f"weights: 8 of 10 tensors from {path}; re-initialised for 2 classes: head.cls.bias, head.cls.weight"
+        f"weights: 8 of 10 tensors from {path}; "
+        "re-initialised for num_classes=2: head.cls.bias, head.cls.weight"
     )
 
 
@@ -95,6 +98,24 @@ def test_what_began_anew_and_what_was_left_over_is_said(weights, caplog):
 
 def test_class_dependent_tensors_are_found():
     assert class_dependent(model_config()) == {"head.cls.weight", "head.cls.bias"}
+
+
+def test_htc_starts_from_weights_of_other_semantic_maps(weights, caplog):
+    leaf, predictor = "configs/htc/htc_r50_fpn_1x.py", "roi_heads.context.semantic.predictor"
+    config = reduced_model(leaf)
+    assert config.roi_heads.context.semantic.num_semantic_classes == 183
+    path = weights(instantiate(config).state_dict())
+    config.roi_heads.context.semantic.num_semantic_classes = 7
+    target = instantiate(config)
+    with caplog.at_level(logging.INFO, LOGGER):
+        start_from(TrainingCheckpointer(target), path, config)
+    said = f"; re-initialised for num_classes=4, num_semantic_classes=7: {predictor}.bias, {predictor}.weight"
+    assert caplog.messages[-1].endswith(said)
+    config.roi_heads.num_classes = 5
+    start_from(TrainingCheckpointer(instantiate(config)), path, config)
+    config.roi_heads.context.semantic.channels = 8
+    with pytest.raises(UserError, match="of another architecture"):
+        start_from(TrainingCheckpointer(instantiate(config)), path, config)
 
 
 @pytest.mark.parametrize(

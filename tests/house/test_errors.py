@@ -33,7 +33,7 @@ def test_interrupt_is_one_line(capsys):
         run_cli(main)
     assert stop.value.code == 130
     assert capsys.readouterr().err.splitlines() == [
-        "interrupted; the same command begins again, and a training goes on with --resume"
+        "interrupted; give the command again (a training goes on with --resume)"
     ]
 
 

@@ -17,8 +17,9 @@ LEAVES = {
     for folder in (*ZOO, *DEMO)
     for path in sorted((ROOT / "configs" / folder).glob("*.py"))
 }
-PUBLISHED = re.compile(r"Published box AP (\d+\.\d)")
-MEASURED = re.compile(r"(?<!Published )box AP (\d+\.\d)")
+_AP = r"box AP (\d+\.\d)(?:, mask AP (\d+\.\d))?"
+PUBLISHED = re.compile(rf"Published {_AP} \((?:COCO )?([\w-]+)\)")
+MEASURED = re.compile(rf"(?<!Published ){_AP}")
 NOT_RUN = re.compile(r"\bnot run\b")
 
 
@@ -29,11 +30,12 @@ class Row(NamedTuple):
     target: str
     backbone: str
     schedule: str
+    parameters: str
     published: str
     here: str
 
 
-COLUMNS = ("backbone", "schedule", "published box AP", "here")
+COLUMNS = ("backbone", "schedule", "M params", "published box / mask AP", "here")
 
 
 def zoo(page: str) -> list[Row]:
@@ -56,11 +58,15 @@ def mismatches(row: Row, text: str) -> list[str]:
     published, measured = PUBLISHED.search(text), MEASURED.search(text)
     wrong = [name for name in ("backbone", "schedule") if not getattr(row, name)]
     if published:
-        wrong += [] if re.match(rf"{re.escape(published[1])}\b", row.published) else ["published"]
+        wrong += [] if row.published == f"{_aps(published)} ({published[3]})" else ["published"]
     elif row.published != "not stated" or "No published AP" not in text:
         wrong.append("published")
-    expected = measured[1] if measured else "not run"
-    return wrong if re.match(rf"{re.escape(expected)}\b", row.here) else [*wrong, "here"]
+    expected = _aps(measured) if measured else "not run"
+    return wrong if row.here == expected else [*wrong, "here"]
+
+
+def _aps(found: re.Match) -> str:
+    return f"{found[1]} / {found[2]}" if found[2] else found[1]
 
 
 ROWS = zoo((ROOT / "README.md").read_text())
@@ -80,8 +86,9 @@ def test_every_leaf_states_an_ap_or_that_it_was_not_run():
     assert len(LEAVES) > 8 and unstated(LEAVES) == []
 
 
-GOOD = Row("a", "configs/htd/a.py", "R-50", "12 epochs", "37.4 (val2017)", "not run")
+GOOD = Row("a", "configs/htd/a.py", "R-50", "12 epochs", "41.8", "37.4 (val2017)", "not run")
 TEXT = "A, 12 epochs. Published box AP 37.4 (COCO val2017); not run here."
+MASKS = "A. Published box AP 42.3, mask AP 37.4 (COCO val2017); box AP 42.0, mask AP 37.1 by train_net.py."
 
 
 @pytest.mark.parametrize(
@@ -91,13 +98,18 @@ TEXT = "A, 12 epochs. Published box AP 37.4 (COCO val2017); not run here."
         ({"backbone": "", "schedule": ""}, TEXT, ["backbone", "schedule"]),
         ({"published": "37.5 (val2017)"}, TEXT, ["published"]),
         ({"published": "37.45"}, TEXT, ["published"]),
+        ({"published": "37.4 (test-dev)"}, TEXT, ["published"]),
+        ({"published": "37.4"}, TEXT, ["published"]),
+        ({"published": "42.3 / 37.4 (val2017)", "here": "42.0 / 37.1"}, MASKS, []),
+        ({"published": "42.3 / 37.5 (val2017)", "here": "42.0 / 37.2"}, MASKS, ["published", "here"]),
+        ({"published": "42.3 (val2017)", "here": "42.0"}, MASKS, ["published", "here"]),
         ({"published": "not stated"}, TEXT, ["published"]),
         ({"published": "not stated"}, "A. No published AP; not run here.", []),
         ({}, "A. No published AP; not run here.", ["published"]),
         ({"published": "not stated"}, "A, not run here.", ["published"]),
         ({"here": "37.2"}, TEXT, ["here"]),
-        ({}, "A. Published box AP 37.4; box AP 37.2 here by train_net.py.", ["here"]),
-        ({"here": "37.2"}, "A. Published box AP 37.4; box AP 37.2 here by train_net.py.", []),
+        ({}, "A. Published box AP 37.4 (val2017); box AP 37.2 here by train_net.py.", ["here"]),
+        ({"here": "37.2"}, "A. Published box AP 37.4 (val2017); box AP 37.2 here by train_net.py.", []),
     ],
 )
 def test_a_planted_mismatch_is_found(changes, text, wrong):

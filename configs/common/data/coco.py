@@ -1,4 +1,4 @@
-"""COCO 2017 as the published HTD models see it: RGB, OpenCV resize to (1333, 800), flip, 16 images a step."""
+"""COCO 2017 as the published models see it: RGB, OpenCV resize to (1333, 800), flip, 16 images a step."""
 
 from detectron2.config import LazyCall as L
 from detectron2.data.transforms import RandomFlip

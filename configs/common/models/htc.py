@@ -31,6 +31,11 @@ def fuse_into_masks(branch):
     branch.features = with_semantics(branch.features, sub_bins=1)
 
 
+def learn_classes_and_background(semantic):
+    """Let the semantic branch learn from maps that are drawn from the instance masks."""
+    semantic.update(num_semantic_classes="${...num_classes}", background=True)
+
+
 model.roi_heads.context.semantic = L(FusedSemanticHead)(
     in_features=["p2", "p3", "p4", "p5", "p6"],
     fused_feature="p3",

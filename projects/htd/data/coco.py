@@ -13,9 +13,9 @@ from detectron2.structures import BoxMode
 from detectron2.utils.logger import log_first_n
 
 from htd.data.coco_file import CocoFile, read_coco, resolve
-from htd.data.segmentation import valid_segmentation
 from htd.data.semantic_files import check_maps, map_path
 from htd.errors import UserError
+from htd.segmentation import valid_segmentation
 
 _NO_MASK = "objects without a valid mask"
 
@@ -34,7 +34,7 @@ def coco_dataset(
 
     Boxes that are unusable (a side below one pixel, no area, outside the image, not finite) and
     annotations of categories or images that the file does not list are skipped with a count, as in
-    the published HTD code.
+    the published code.
 
     Args:
         name: name of the data set in Detectron2's catalogs.
@@ -50,7 +50,8 @@ def coco_dataset(
         One dictionary an image with ``file_name``, ``image_id``, ``height``, ``width`` and
         ``annotations``: ``id``, ``bbox`` (XYWH, pixels of the original image), ``bbox_mode``,
         ``category_id`` (class 0..K-1 in the order of the ids), ``iscrowd`` and maybe ``segmentation``.
-        With semantic maps also ``sem_seg_file_name``.
+        With semantic maps also ``sem_seg_file_name``; with maps that tools/draw_semantic_maps.py has drawn,
+        ``sem_seg_drawn_classes``, the number of their classes.
 
     Raises:
         UserError: a file is missing or faulty, the name belongs to other files, no object has a mask
@@ -152,9 +153,12 @@ def _usable(entry: dict, size: tuple[int, int]) -> bool:
 
 def _add_semantic_maps(name: str, root: Path, records: list[dict], content: CocoFile) -> None:
     paths = {image["id"]: map_path(root, image["file_name"]) for image in content.images}
-    check_maps(name, root, [paths[record["image_id"]] for record in records], list(content.names.values()))
-    for record in records:
-        record["sem_seg_file_name"] = str(paths[record["image_id"]])
+    used = [paths[record["image_id"]] for record in records]
+    drawn = check_maps(name, root, used, list(content.names.values()))
+    for record, path in zip(records, used, strict=True):
+        record["sem_seg_file_name"] = str(path)
+        if drawn is not None:
+            record["sem_seg_drawn_classes"] = drawn
 
 
 def _check_images(name: str, path: Path, folder: Path, records: list[dict], skipped: Counter) -> None:

@@ -12,7 +12,7 @@ from detectron2.data.transforms import AugInput
 from fvcore.transforms.transform import Transform
 from PIL import Image
 
-from htd.data.semantic_files import WITHOUT_MAPS, missing
+from htd.data.semantic_files import WITHOUT_MAPS, check_drawn, missing
 from htd.errors import UserError
 
 _KINDS = {0: "grey", 2: "3 channels", 3: "a palette", 4: "2 channels", 6: "4 channels"}
@@ -88,19 +88,22 @@ class SemanticMaps:
         """Return the image (H, W, 3) with its map as the input of augmentations.
 
         Args:
-            record: has the path of the map in ``sem_seg_file_name``.
+            record: has the path of the map in ``sem_seg_file_name`` and, if it was drawn from masks, the
+                number of classes without the background in ``sem_seg_drawn_classes``.
 
         Raises:
-            UserError: the record names no map, or as ``read``.
+            UserError: the record names no map, the map was drawn and the classes here are others, or as
+                ``read``.
         """
         if "sem_seg_file_name" not in record:
             raise UserError(
                 f"image {record['file_name']} has no semantic map; name the folder of the maps in "
                 "dataloader.train.dataset.semantic_root"
             )
-        return SemanticInput(
-            image, self.read(record["sem_seg_file_name"], image.shape[:2]), self.ignore_value
-        )
+        file_name, drawn = record["sem_seg_file_name"], record.get("sem_seg_drawn_classes")
+        if drawn is not None:
+            check_drawn(file_name, drawn, self.channels)
+        return SemanticInput(image, self.read(file_name, image.shape[:2]), self.ignore_value)
 
     def target(self, augmented: AugInput) -> dict:
         """Return ``sem_seg`` (H, W) int64 at the size of the augmented image."""

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from htd.data.coco import annotations_by_image
 from htd.data.coco_file import CocoFile, read_coco
-from htd.data.segmentation import rasterised
 from htd.data.semantic import png_header
 from htd.data.semantic_files import RECORD, map_path, read_record
 from htd.errors import UserError
+from htd.segmentation import rasterised
 
 _LOGGER = logging.getLogger(__name__)
 _IGNORE, _FORMAT = 255, 1
@@ -100,6 +100,7 @@ def _order(drawn: tuple[dict, dict]) -> tuple[bool, int]:
 def _paths(content: CocoFile, output: Path) -> dict:
     """Return the path of each image's map by image id."""
     names: dict[Path, str] = {}
+    paths = {}
     for image in content.images:
         path = map_path(output, image["file_name"])
         if path in names:
@@ -108,7 +109,8 @@ def _paths(content: CocoFile, output: Path) -> dict:
                 f"the semantic map {path}; rename one of them"
             )
         names[path] = image["file_name"]
-    return {image["id"]: map_path(output, image["file_name"]) for image in content.images}
+        paths[image["id"]] = path
+    return paths
 
 
 def _check(content: CocoFile, annotations: dict) -> None:

@@ -11,6 +11,7 @@ from htd.errors import UserError
 
 RECORD = "semantic_maps.json"
 WITHOUT_MAPS = "configs/htc/htc_without_semantic_r50_fpn_1x.py"
+_DRAWN_MAPS = "configs/htc/htc_r50_fpn_1x_instance_maps.py"
 
 
 def map_path(folder: Path, file_name: str) -> Path:
@@ -33,7 +34,7 @@ def missing(what: str) -> UserError:
     )
 
 
-def check_maps(name: str, folder: Path, paths: Sequence[Path], classes: Sequence[str]) -> None:
+def check_maps(name: str, folder: Path, paths: Sequence[Path], classes: Sequence[str]) -> int | None:
     """Check, before a training starts, that every map is there and that drawn ones fit the classes.
 
     Args:
@@ -41,6 +42,10 @@ def check_maps(name: str, folder: Path, paths: Sequence[Path], classes: Sequence
         folder: folder of the maps.
         paths: the map of each image.
         classes: class names of the data set.
+
+    Returns:
+        The number of classes, without the background, that the maps were drawn for; None for maps from
+        elsewhere.
 
     Raises:
         UserError: a map is missing, or the maps were drawn for other classes.
@@ -53,11 +58,34 @@ def check_maps(name: str, folder: Path, paths: Sequence[Path], classes: Sequence
     if absent:
         raise missing(f"data set {name}: semantic map {absent[0]} (one of {len(absent)} missing)")
     drawn = read_record(folder)
-    if drawn is not None and drawn["classes"] != list(classes):
+    if drawn is None:
+        return None
+    if drawn["classes"] != list(classes):
         raise UserError(
             f"data set {name}: the semantic maps in {folder} were drawn for other classes "
             f"({len(drawn['classes'])}, of {drawn['annotation_file']}); draw them into another folder with "
             "tools/draw_semantic_maps.py"
+        )
+    return len(classes)
+
+
+def check_drawn(file_name: str, num_classes: int, channels: int) -> None:
+    """Check that a semantic branch is one for drawn maps.
+
+    The values of a drawn map are all within the 183 of COCO-Stuff, so they tell nothing.
+
+    Args:
+        file_name: of the map.
+        num_classes: what it was drawn for.
+        channels: classes that the branch learns, a background included.
+
+    Raises:
+        UserError: the branch learns other classes.
+    """
+    if channels != num_classes + 1:
+        raise UserError(
+            f"semantic map {file_name} was drawn for {num_classes} classes and the background, the config's "
+            f"semantic branch learns {channels} classes; take {_DRAWN_MAPS} and num_classes={num_classes}"
         )
 
 

@@ -50,7 +50,7 @@ class ResizeCV2(Augmentation):
     """Resize an image, keeping its ratio, so that it fits into (short side, long side).
 
     The counterpart of Detectron2's ``ResizeShortestEdge``, which resizes with Pillow and so smooths
-    when it shrinks. The published HTD models were trained and tested with OpenCV's bilinear rule on
+    when it shrinks. The published models were trained and tested with OpenCV's bilinear rule on
     uint8 images; the scale is min(long / longer side, short / shorter side) and a new side is
     int(side * scale + 0.5).
 

@@ -95,18 +95,18 @@ def counted(names: Sequence[str]) -> str:
     return f"{len(names)} class{'es' if len(names) != 1 else ''} ({listed(names)})"
 
 
-def class_counts(node: object) -> Iterator[tuple[DictConfig, int]]:
-    """Yield each node under a model config that holds a literal ``num_classes``, with its value."""
+def class_counts(node: object, name: str = "num_classes") -> Iterator[tuple[DictConfig, int]]:
+    """Yield each node under a model config that holds a literal number ``name``, with its value."""
     if isinstance(node, DictConfig):
         for key in node:
             child = node._get_node(key)
-            if key == "num_classes" and isinstance(child._value(), int):
+            if key == name and isinstance(child._value(), int):
                 yield node, child._value()
             else:
-                yield from class_counts(child)
+                yield from class_counts(child, name)
     elif isinstance(node, ListConfig):
         for index in range(len(node)):
-            yield from class_counts(node._get_node(index))
+            yield from class_counts(node._get_node(index), name)
 
 
 def set_num_classes(model: DictConfig, count: int) -> int:

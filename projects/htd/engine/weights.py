@@ -17,12 +17,14 @@ from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 
 from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.own_data import class_counts, set_num_classes
+from htd.engine.own_data import class_counts
 from htd.errors import UserError, reason
 
 logger = logging.getLogger(__name__)
 # A counter of batch norm that neither training with fixed statistics nor inference reads.
 _UNREAD = "num_batches_tracked"
+# What counts classes in a model's config: those of the objects, and those of a semantic branch.
+_COUNTS = ("num_classes", "num_semantic_classes")
 
 
 def start_from(checkpointer: TrainingCheckpointer, path: str, model: DictConfig) -> None:
@@ -54,8 +56,8 @@ def start_from(checkpointer: TrainingCheckpointer, path: str, model: DictConfig)
         )
     line = f"weights: {len(loaded)} of {len(names)} tensors from {path}"
     if checkpointer.other_shapes:
-        classes = "/".join(map(str, sorted({count for _, count in class_counts(model)})))
-        line += f"; re-initialised for {classes} classes: {', '.join(sorted(checkpointer.other_shapes))}"
+        line += f"; re-initialised for {_described_counts(model)}: "
+        line += ", ".join(sorted(checkpointer.other_shapes))
     if anew:
         line += f"; not in the file, began anew: {grouped(anew)}"
     if misfit.unexpected_keys:
@@ -82,8 +84,8 @@ def load_whole(checkpointer: TrainingCheckpointer, path: str, *, everything: boo
     if checkpointer.other_shapes:
         raise UserError(
             f"{path} does not fit the model: {checkpointer.describe_shapes(checkpointer.other_shapes)}; "
-            "where only first numbers differ, set num_classes in the model to that of the weights; "
-            "else they are of another architecture"
+            "where only first numbers differ, set num_classes, or num_semantic_classes of a semantic branch, "
+            "to that of the weights; else they are of another architecture"
         )
     missing = [name for name in misfit.missing_keys if not name.endswith(_UNREAD)]
     if missing:
@@ -155,15 +157,23 @@ def check_weights_file(
 
 
 def class_dependent(model: DictConfig) -> set[str]:
-    """Return the names of the tensors whose shape depends on the number of classes.
+    """Return the names of the tensors whose shape depends on a number of classes.
 
-    They are found by building the model twice without memory, the second time for one class more.
+    They are found by building the model twice without memory, the second time for one class more of
+    each kind: of objects, and of a semantic branch.
     """
     twin = DictConfig({"model": copy.deepcopy(model)}, flags={"allow_objects": True}).model
-    set_num_classes(twin, next((count for _, count in class_counts(model)), 0) + 1)
+    for name in _COUNTS:
+        for node, count in list(class_counts(twin, name)):
+            node[name] = count + 1
     with torch.device("meta"):
         one, more = instantiate(model).state_dict(), instantiate(twin).state_dict()
     return {name for name in one if name in more and one[name].shape != more[name].shape}
+
+
+def _described_counts(model: DictConfig) -> str:
+    found = {name: sorted({count for _, count in class_counts(model, name)}) for name in _COUNTS}
+    return ", ".join(f"{name}={'/'.join(map(str, counts))}" for name, counts in found.items() if counts)
 
 
 def grouped(names: Iterable[str]) -> str:
