@@ -97,7 +97,8 @@ def test_published_filters_are_options(coco):
     assert ids(coco_dataset("filters", **files, min_image_side=32)) == [1, 2, 4]
 
 
-def test_masks_on_request(coco):
+def test_masks_on_request(coco, caplog):
+    caplog.set_level(logging.INFO)
     triangle = [[1, 1, 9, 1, 5, 8]]
     rle = {"size": [40, 40], "counts": [0, 4, 1596]}
     faulty = [[[1, 1, 2, 2]], None, "polygon", [1, 1, 9, 1, 5, 8], {}, {"counts": "04", "size": None}]
@@ -106,6 +107,7 @@ def test_masks_on_request(coco):
     plain = coco_dataset("masks", **files)[0]["annotations"]
     assert len(plain) == 9 and not any("segmentation" in item for item in plain)
     first, second = coco_dataset("masks", **files, masks=True)[0]["annotations"]
+    assert "left out 7 objects without a valid mask (first ids: 3, 4, 5)" in caplog.text
     assert first["segmentation"] == triangle
     assert second["segmentation"]["size"] == [40, 40] and isinstance(second["segmentation"]["counts"], str)
 
@@ -136,6 +138,7 @@ def refused(match, *arguments, **options):
 def test_missing_files_name_the_path_and_the_cure(coco, tmp_path):
     files = coco([(40, 40)], [{}])
     refused(f"{tmp_path}/no.json does not exist.*DETECTRON2_DATASETS", "none", "no.json", "images")
+    refused(f"annotation file {tmp_path}/images is a folder; name the", "none", "images", "images")
     refused("image folder .*/nowhere does not exist", "none", files["json_file"], "nowhere")
     (tmp_path / "images" / "1.png").unlink()
     refused("1.png .* does not exist; is .*/images the folder", "none", **files)

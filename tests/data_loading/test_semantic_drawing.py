@@ -1,5 +1,6 @@
 """Drawing of semantic maps: what is drawn, what is refused, and that it goes on where it stopped."""
 
+import errno
 import json
 import logging
 import os
@@ -65,7 +66,8 @@ def test_a_map_is_the_one_drawn_by_hand_and_can_be_read(tiny, tmp_path, caplog):
     np.testing.assert_array_equal(maps.read(str(folder / "1.png"), (8, 10)), by_hand())
     np.testing.assert_array_equal(maps.read(str(folder / "2.png"), (3, 4)), np.full((3, 4), 3))
     assert caplog.messages[-1].endswith(
-        "maps: 2 maps drawn, 0 were there; left out 1 objects without a valid mask; left out 1 unusable boxes"
+        "maps: 2 maps drawn, 0 were there; left out 1 unusable boxes; "
+        "left out 1 objects without a valid mask (first ids: 5)"
     )
     assert sorted(path.name for path in folder.iterdir()) == ["1.png", "2.png", RECORD]
 
@@ -111,9 +113,10 @@ def test_it_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch, caplog):
     assert sorted(path.name for path in first.parent.iterdir()) == ["1.png", "2.png", RECORD]
 
 
-def test_a_map_of_another_size_is_drawn_again(tiny, tmp_path):
+def test_a_map_of_another_size_or_kind_is_drawn_again(tiny, tmp_path):
     folder = draw_semantic_maps(tiny, tmp_path / "maps")
-    for data in (cv2.imencode(".png", np.zeros((3, 3), np.uint8))[1].tobytes(), b""):
+    images = np.zeros((3, 3), np.uint8), np.zeros((8, 10, 3), np.uint8), np.zeros((8, 10), np.uint16)
+    for data in (*(cv2.imencode(".png", image)[1].tobytes() for image in images), b""):
         (folder / "1.png").write_bytes(data)
         draw_semantic_maps(tiny, folder)
         np.testing.assert_array_equal(cv2.imread(str(folder / "1.png"), -1), by_hand())
@@ -140,8 +143,51 @@ def test_files_of_others_are_left_alone(tiny, tmp_path):
         draw_semantic_maps(tiny, tmp_path / "stuffthingmaps")
     assert [path.name for path in (tmp_path / "stuffthingmaps").iterdir()] == ["1.png"]
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="folder .*file cannot be written .*goes on where it stopped"):
+    with pytest.raises(UserError, match=r"folder .*file cannot be written \(.*Not a directory: '.*file'\)$"):
         draw_semantic_maps(tiny, tmp_path / "file")
+    with pytest.raises(UserError, match=r"folder to write \(--output\) is empty"):
+        draw_semantic_maps(tiny, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "; make room, .*goes on where it stopped"),
+        (errno.EDQUOT, "; make room, .*"),
+        (errno.EROFS, ""),
+    ],
+)
+def test_only_a_full_disk_asks_for_room(tiny, tmp_path, monkeypatch, number, cure):
+    def refuse(*paths):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    said = rf"folder .*maps cannot be written \(\[Errno {number}\] {os.strerror(number)}\){cure}$"
+    with pytest.raises(UserError, match=said):
+        draw_semantic_maps(tiny, tmp_path / "maps")
+
+
+@pytest.mark.parametrize("name", ["../images/1.png", "a/../../images/1.png"])
+def test_nothing_is_written_outside_of_the_folder(tiny, tmp_path, name):
+    content = json.loads(tiny.read_text())
+    content["images"][0]["file_name"] = name
+    tiny.write_text(json.dumps(content))
+    before = (tmp_path / "images" / "1.png").read_bytes()
+    with pytest.raises(UserError, match=f"map of file_name '{name}' would lie outside of {tmp_path}/maps;"):
+        draw_semantic_maps(tiny, tmp_path / "maps")
+    assert (tmp_path / "images" / "1.png").read_bytes() == before and not (tmp_path / "maps").exists()
+
+
+def test_a_detour_within_the_folder_is_no_harm(tiny, tmp_path):
+    content = json.loads(tiny.read_text())
+    content["images"][0]["file_name"] = "a/../1.png"
+    tiny.write_text(json.dumps(content))
+    folder = draw_semantic_maps(tiny, tmp_path / "maps")
+    np.testing.assert_array_equal(cv2.imread(str(folder / "1.png"), -1), by_hand())
+    content["images"][1]["file_name"] = "1.jpg"
+    tiny.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="a/../1.png and 1.jpg would share the semantic map"):
+        draw_semantic_maps(tiny, tmp_path / "other")
 
 
 def test_maps_lie_in_the_sub_folders_of_their_images(tiny, tmp_path):

@@ -61,7 +61,7 @@ def coco_dataset(
     _report_mapping(name, content.classes)
     skipped: Counter = Counter()
     annotations = annotations_by_image(content, masks, skipped)
-    if skipped[_NO_MASK] and not annotations:
+    if not annotations and any(reason.startswith(_NO_MASK) for reason in skipped):
         raise UserError(
             f"data set {name}: no annotation of {content.path} has a valid segmentation; a config that "
             "needs boxes only is configs/htc/htc_box_r50_fpn_1x.py"
@@ -111,7 +111,7 @@ def annotations_by_image(content: CocoFile, masks: bool, skipped: Counter) -> di
     """
     classes = content.classes
     sizes = {image["id"]: (image["height"], image["width"]) for image in content.images}
-    found = defaultdict(list)
+    found, maskless = defaultdict(list), []
     for entry in content.annotations:
         size = sizes.get(entry["image_id"])
         if size is None:
@@ -133,9 +133,11 @@ def annotations_by_image(content: CocoFile, masks: bool, skipped: Counter) -> di
         if masks:
             item["segmentation"] = valid_segmentation(entry.get("segmentation"), size)
             if not item["segmentation"]:
-                skipped[_NO_MASK] += 1
+                maskless.append(entry["id"])
                 continue
         found[entry["image_id"]].append(item)
+    if maskless:
+        skipped[f"{_NO_MASK} (first ids: {', '.join(map(str, maskless[:3]))})"] += len(maskless)
     return found
 
 
@@ -154,7 +156,7 @@ def _usable(entry: dict, size: tuple[int, int]) -> bool:
 def _add_semantic_maps(name: str, root: Path, records: list[dict], content: CocoFile) -> None:
     paths = {image["id"]: map_path(root, image["file_name"]) for image in content.images}
     used = [paths[record["image_id"]] for record in records]
-    drawn = check_maps(name, root, used, list(content.names.values()))
+    drawn = check_maps(name, root, used, list(content.names.values()), content.path)
     for record, path in zip(records, used, strict=True):
         record["sem_seg_file_name"] = str(path)
         if drawn is not None:

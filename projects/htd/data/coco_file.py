@@ -80,6 +80,8 @@ def read_categories(json_file: str | Path) -> list[str]:
 
 
 def _load(path: Path) -> dict:
+    if path.is_dir():
+        raise UserError(f"annotation file {path} is a folder; name the JSON file itself")
     if not path.is_file():
         raise UserError(
             f"annotation file {path} does not exist; put the data there, set DETECTRON2_DATASETS "

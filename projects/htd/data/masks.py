@@ -54,7 +54,7 @@ def _segmentation(item: dict) -> list | dict:
     if "segmentation" not in item:
         raise UserError(
             f"annotation {item.get('id')} comes without a mask; set dataloader.train.dataset.masks=True, or "
-            "dataloader.train.mapper.mask_format=null for boxes only"
+            "take a config without masks, such as configs/htc/htc_box_r50_fpn_1x.py"
         )
     return item["segmentation"]
 

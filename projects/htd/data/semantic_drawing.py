@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import logging
 import os
@@ -17,12 +17,13 @@ from tqdm import tqdm
 from htd.data.coco import annotations_by_image
 from htd.data.coco_file import CocoFile, read_coco
 from htd.data.semantic import png_header
-from htd.data.semantic_files import RECORD, map_path, read_record
+from htd.data.semantic_files import RECORD, fingerprint, map_path, read_record
 from htd.errors import UserError
 from htd.segmentation import rasterised
 
 _LOGGER = logging.getLogger(__name__)
 _IGNORE, _FORMAT = 255, 1
+_MAKE_ROOM = "; make room, then call this again: it goes on where it stopped"
 
 
 def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
@@ -41,16 +42,19 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
         The folder.
 
     Raises:
-        UserError: there are more than 254 classes, two images would share a map, no object has a mask, the
-            folder holds other files or maps of other annotations, or it cannot be written.
+        UserError: there are more than 254 classes, two images would share a map, a map would lie outside of
+            the folder, no object has a mask, the folder holds other files or maps of other annotations, or
+            it cannot be written.
     """
+    if not str(output):
+        raise UserError("semantic maps: the name of the folder to write (--output) is empty; give one")
     path, output = Path(json_file).absolute(), Path(output)
     content = read_coco(path)
     paths = _paths(content, output)
     skipped: Counter = Counter()
     annotations = annotations_by_image(content, masks=True, skipped=skipped)
     _check(content, annotations)
-    record = {"format": _FORMAT, "annotation_file": path.name, "sha256": _fingerprint(path)}
+    record = {"format": _FORMAT, "annotation_file": path.name, "sha256": fingerprint(path)}
     record["classes"] = list(content.names.values())
     try:
         _claim(output, record)
@@ -63,10 +67,8 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
                 values = semantic_map(annotations.get(image["id"], []), size, background=len(content.names))
                 _write(paths[image["id"]], cv2.imencode(".png", values)[1].tobytes())
     except OSError as error:
-        raise UserError(
-            f"semantic maps: folder {output} cannot be written ({error}); make room or name another, then "
-            "call this again: it goes on where it stopped"
-        ) from error
+        cure = _MAKE_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise UserError(f"semantic maps: folder {output} cannot be written ({error}){cure}") from error
     left_out = "".join(f"; left out {count} {what}" for what, count in skipped.items())
     _LOGGER.info("%s: %d maps drawn, %d were there%s", output, len(paths) - kept, kept, left_out)
     return output
@@ -99,16 +101,23 @@ def _order(drawn: tuple[dict, dict]) -> tuple[bool, int]:
 
 def _paths(content: CocoFile, output: Path) -> dict:
     """Return the path of each image's map by image id."""
-    names: dict[Path, str] = {}
+    names: dict[str, str] = {}
     paths = {}
     for image in content.images:
-        path = map_path(output, image["file_name"])
-        if path in names:
+        inside = os.path.normpath(map_path(Path(), image["file_name"]))
+        if inside.split(os.sep)[0] == os.pardir:
             raise UserError(
-                f"annotation file {content.path}: images {names[path]} and {image['file_name']} would share "
-                f"the semantic map {path}; rename one of them"
+                f"annotation file {content.path}: the semantic map of file_name {image['file_name']!r} would "
+                f"lie outside of {output}; write the file names without '..', from a folder that holds all "
+                "images"
             )
-        names[path] = image["file_name"]
+        path = map_path(output, image["file_name"])
+        if inside in names:
+            raise UserError(
+                f"annotation file {content.path}: images {names[inside]} and {image['file_name']} would "
+                f"share the semantic map {path}; rename one of them"
+            )
+        names[inside] = image["file_name"]
         paths[image["id"]] = path
     return paths
 
@@ -126,16 +135,10 @@ def _check(content: CocoFile, annotations: dict) -> None:
         )
 
 
-def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _claim(output: Path, record: dict) -> None:
     """Note in a new folder what its maps are drawn from, or check that it is the same."""
+    if output.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(output))
     output.mkdir(parents=True, exist_ok=True)
     found = read_record(output)
     if found is None and any(path.name != f"{RECORD}.part" for path in output.iterdir()):
@@ -152,12 +155,13 @@ def _claim(output: Path, record: dict) -> None:
 
 
 def _is_drawn(path: Path, size: tuple[int, int]) -> bool:
+    """Return whether a file is an 8-bit grey PNG of that size."""
     try:
         with path.open("rb") as file:
             header = png_header(file.read(64))
     except FileNotFoundError:
         return False
-    return header is not None and header[0] == size
+    return header == (size, 8, 0)
 
 
 def _write(path: Path, data: bytes) -> None:

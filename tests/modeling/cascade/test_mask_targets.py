@@ -117,5 +117,6 @@ def test_boxes_without_area_have_empty_targets():
 def test_missing_masks_are_refused():
     target, rois = scene(2, 2)
     target.remove("gt_masks")
-    with pytest.raises(UserError, match="no masks .gt_masks.*masks=True.*configs/htc/htc_box_r50_fpn_1x.py"):
+    cures = "train.dataset.masks=True and dataloader.train.mapper.mask_format=bitmask"
+    with pytest.raises(UserError, match=f"no masks .gt_masks.*{cures}.*configs/htc/htc_box_r50_fpn_1x.py"):
         mask_targets([target], [rois], 28)

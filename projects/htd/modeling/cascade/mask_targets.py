@@ -48,8 +48,8 @@ def _of_image(target: Instances, rois: Instances, size: int) -> Tensor:
     if not target.has("gt_masks"):
         raise UserError(
             "the model has a mask branch, but its training data hold no masks (gt_masks): set "
-            "dataloader.train.dataset.masks=True, or take a config without masks, such as "
-            "configs/htc/htc_box_r50_fpn_1x.py"
+            "dataloader.train.dataset.masks=True and dataloader.train.mapper.mask_format=bitmask, or take a "
+            "config without masks, such as configs/htc/htc_box_r50_fpn_1x.py"
         )
     masks, index = target.gt_masks, rois.gt_index
     if isinstance(masks, PolygonMasks):
