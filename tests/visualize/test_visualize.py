@@ -4,10 +4,11 @@ import json
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from htd.errors import UserError
 from htd.visualize import draw_input, draw_results, draw_side_by_side
@@ -95,12 +96,40 @@ def test_a_semantic_map_lies_over_its_own_copy_of_the_image():
     assert picture.shape == (HEIGHT, 3 * WIDTH + 8, 3)
     part = picture[24:, WIDTH + 4 : 2 * WIDTH + 4].astype(int)
     none, first, last = part[30, 30], part[30, 3 * 60 + 30], part[3 * 60, 3 * 60 + 30]
-    assert none.tolist() == [64] * 3 and np.ptp(first) > 60 and np.abs(first - last).max() > 60
+    assert none.tolist() == [128] * 3 and np.ptp(first) > 60 and np.abs(first - last).max() > 60
     assert (part[:120, : 3 * 59] == none).all() and (part[:120, 3 * 61 :] == first).all()
     without = draw_input(inputs | {"sem_seg": values * 0 + 255}, None, dataset_name="visualize_names")
-    assert (without[24:, WIDTH + 4 :] == 64).all()
+    assert (without[24:, WIDTH + 4 :] == 128).all()
     only = draw_side_by_side(GREY, None, None, NAMES, semantic_map=values.numpy())
     np.testing.assert_array_equal(only[24:], part)
+
+
+def test_drawn_maps_have_the_colours_of_the_objects_and_no_background():
+    MetadataCatalog.get("visualize_names").thing_classes = NAMES
+    values = torch.full((120, 160), 2)
+    values[:, 80:] = 1
+    inputs = {"image": torch.full((3, 120, 160), 128.0), "instances": truth(classes=(1,)), "sem_seg": values}
+    drawn = draw_input(inputs | {"sem_seg_drawn_classes": 2}, None, dataset_name="visualize_names")[24:]
+    other = draw_input(inputs, None, dataset_name="visualize_names")[24:]
+    maps = [picture[:, WIDTH + 4 :].astype(int) for picture in (drawn, other)]
+    assert (maps[0][:, : 3 * 79] == 128).all() and np.ptp(maps[1][30, 30]) > 60
+    np.testing.assert_array_equal(maps[0][:, 3 * 81 :], maps[1][:, 3 * 81 :])
+    edge = drawn[100, 181].astype(int)  # the right side of the true box
+    assert maps[0][30, 3 * 81 + 30].argsort().tolist() == edge.argsort().tolist() and np.ptp(edge) > 30
+    assert (values[:, :80] == 2).all()  # the input of the model stays
+
+
+def test_labels_stay_inside():
+    plain = draw_side_by_side(GREY, truth(((130, 90, 158, 118),)), None, ["", ""])[24:].astype(int)
+    long = ["", "zebra crossing square"]
+    picture = draw_side_by_side(GREY, truth(((130, 90, 158, 118),)), None, long)[24:].astype(int)
+    changed = (np.abs(picture - plain).max(axis=2) > 20).nonzero()
+    whole = draw_side_by_side(GREY, truth(((10, 10, 38, 38),)), None, long)[24:].astype(int)
+    plain = draw_side_by_side(GREY, truth(((10, 10, 38, 38),)), None, ["", ""])[24:].astype(int)
+    expected = (np.abs(whole - plain).max(axis=2) > 20).nonzero()
+    # As wide as with room to spare, and up to the edges.
+    assert abs(np.ptp(changed[1]) - np.ptp(expected[1])) <= 12 and WIDTH - 4 <= changed[1].max()
+    assert abs(np.ptp(changed[0]) - np.ptp(expected[0])) <= 2
 
 
 def test_a_results_file(tmp_path):
@@ -116,7 +145,7 @@ def test_a_results_file(tmp_path):
     truth_file.write_text(json.dumps(content))
     results.write_text(json.dumps([result, result | {"score": 0.1}]))
     written = draw_results(truth_file, tmp_path, results, tmp_path / "out" / "deep", count=1)
-    assert written == [tmp_path / "out" / "deep" / "a.png"]
+    assert written == [tmp_path / "out" / "deep" / "a_7.png"]
     picture = cv2.imread(str(written[0]))[..., ::-1]
     image = cv2.cvtColor(cv2.imread(str(tmp_path / "a.jpg")), cv2.COLOR_BGR2RGB)
     one = Instances((120, 160), scores=torch.tensor([0.9]), pred_classes=torch.tensor([1]))
@@ -126,3 +155,90 @@ def test_a_results_file(tmp_path):
         draw_results(truth_file, tmp_path, results, tmp_path / "out")
     with pytest.raises(UserError, match="no.json does not exist; an evaluation writes"):
         draw_results(truth_file, tmp_path, tmp_path / "no.json", tmp_path / "out")
+
+
+def rectangle(x0, y0, x1, y1):
+    mask = np.zeros((120, 160), np.uint8, order="F")
+    mask[y0:y1, x0:x1] = 1
+    run_lengths = mask_util.encode(mask)
+    return run_lengths | {"counts": run_lengths["counts"].decode()}
+
+
+def write(folder, annotations, results, names=("a.jpg",)):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), GREY)
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    categories = [{"id": 1, "name": "disc"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "truth.json").write_text(json.dumps(content))
+    (folder / "results.json").write_text(json.dumps(results))
+    return draw_results(folder / "truth.json", folder, folder / "results.json", folder / "out")
+
+
+POLYGON = [[20, 30, 50, 30, 50, 60, 20, 60]]
+COUNTS = [20 * 120 + 30] + [30, 90] * 29 + [30, 60 + 110 * 120]
+
+
+@pytest.mark.parametrize(
+    "segmentation, valid",
+    [
+        (POLYGON, True),
+        (rectangle(20, 30, 50, 60), True),
+        ({"size": [120, 160], "counts": COUNTS}, True),
+        ([[20, 30]], False),
+        (rectangle(20, 30, 50, 60) | {"size": [160, 120]}, False),
+        ({"size": [120, 160], "counts": [7]}, False),
+        (None, False),
+    ],
+)
+@pytest.mark.parametrize("side", ["truth", "results"])
+def test_valid_masks_of_files_are_drawn(tmp_path, side, segmentation, valid):
+    entry = {"image_id": 0, "category_id": 1, "bbox": [20, 30, 100, 80], "score": 0.9}
+    other = entry | {"id": 2, "bbox": [130, 10, 20, 20], "segmentation": []}
+    entries = [entry | {"id": 1, "segmentation": segmentation}, other]
+    [path] = write(tmp_path, *((entries, []) if side == "truth" else ([], entries)))
+    left = 0 if side == "truth" else WIDTH + 4
+    picture = cv2.imread(str(path))[24:, left : left + WIDTH].astype(int)
+    changed = np.abs(picture - 128).max(axis=2) > 20
+    inside = changed[3 * 46 : 3 * 59, 3 * 21 : 3 * 49]  # below the label
+    assert inside.all() if valid else not inside.any()
+    assert not changed[3 * 46 : 3 * 108, 3 * 52 : 3 * 118].any()
+    assert not changed[3 * 62 : 3 * 108, 3 * 22 : 3 * 118].any()
+    assert changed[3 * 60, 3 * 119 : 3 * 121].any()  # the box
+    assert changed[3 * 20, 3 * 149 : 3 * 151].any() and not changed[3 * 15, 3 * 145]  # the other's box
+
+
+def test_holes_of_masks_are_not_filled(tmp_path):
+    ring = mask_util.decode(rectangle(20, 30, 120, 110))
+    ring[60:90, 50:90] = 0
+    run_lengths = mask_util.encode(np.asfortranarray(ring))
+    entry = {"image_id": 0, "category_id": 1, "bbox": [20, 30, 100, 80], "score": 0.9}
+    entry["segmentation"] = run_lengths | {"counts": run_lengths["counts"].decode()}
+    [path] = write(tmp_path, [], [entry])
+    changed = np.abs(cv2.imread(str(path))[24:, WIDTH + 4 :].astype(int) - 128).max(axis=2) > 20
+    assert not changed[3 * 61 : 3 * 89, 3 * 51 : 3 * 89].any()
+    assert changed[3 * 92 : 3 * 108, 3 * 22 : 3 * 118].all()
+
+
+@pytest.mark.parametrize("as_polygons", [True, False])
+def test_masks_of_model_inputs(as_polygons):
+    MetadataCatalog.get("visualize_names").thing_classes = NAMES
+    masks = torch.zeros(2, 120, 160, dtype=torch.bool)
+    masks[0, 30:60, 20:50] = True
+    masks = PolygonMasks([POLYGON, []]) if as_polygons else BitMasks(masks)
+    objects = truth(((20, 30, 120, 110), (130, 10, 150, 30)), (0, 1), gt_masks=masks)
+    inputs = {"image": torch.full((3, 120, 160), 128.0), "instances": objects}
+    picture = draw_input(inputs, None, dataset_name="visualize_names")[24:].astype(int)
+    changed = np.abs(picture - 128).max(axis=2) > 20
+    assert changed[3 * 46 : 3 * 59, 3 * 21 : 3 * 49].all() and not changed[3 * 15, 3 * 145]
+    assert not changed[3 * 62 : 3 * 108, 3 * 22 : 3 * 118].any()
+
+
+def test_images_of_one_name_have_pictures_of_their_own(tmp_path):
+    names = ("p0/same.jpg", "p1/same.jpg", "p1/same.png")
+    results = [{"image_id": 1, "category_id": 1, "bbox": [20, 30, 100, 80], "score": 0.9}]
+    written = write(tmp_path, [], results, names)
+    assert [path.name for path in written] == ["same_0.png", "same_1.png", "same_2.png"]
+    pictures = [cv2.imread(str(path)) for path in written]
+    assert (pictures[0] == pictures[2]).all() and (pictures[0] != pictures[1]).any()

@@ -6,7 +6,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 
-from htd.visualize.side_by_side import draw_side_by_side
+from htd.visualize.side_by_side import NO_CLASS, draw_side_by_side
 
 
 def draw_input(
@@ -21,7 +21,8 @@ def draw_input(
 
     Args:
         inputs: ``image`` (3, H, W), in 0..255, and maybe ``instances`` with ground truth and ``sem_seg``
-            (H, W), as a mapper makes them.
+            (H, W), as a mapper makes them. Of a map that was drawn from masks, of ``sem_seg_drawn_classes``
+            classes, the background is not coloured.
         predictions: detections in the frame of ``image``.
         dataset_name: data set in Detectron2's catalogs that names the classes.
         image_format: channel order of ``image``, ``"RGB"`` or ``"BGR"``.
@@ -33,7 +34,13 @@ def draw_input(
     image = inputs["image"].cpu().numpy().transpose(1, 2, 0).clip(0, 255).astype(np.uint8)
     image = np.ascontiguousarray(image[..., ::-1] if image_format == "BGR" else image)
     names = MetadataCatalog.get(dataset_name).get("thing_classes") or []
-    semantic_map = inputs["sem_seg"].cpu().numpy() if "sem_seg" in inputs else None
+    semantic_map = _semantic_map(inputs) if "sem_seg" in inputs else None
     return draw_side_by_side(
         image, inputs.get("instances"), predictions, names, score_threshold, semantic_map
     )
+
+
+def _semantic_map(inputs: dict) -> np.ndarray:
+    values = inputs["sem_seg"].cpu().numpy()
+    # Drawn maps have the background behind the classes of the objects.
+    return np.where(values == inputs.get("sem_seg_drawn_classes", NO_CLASS), NO_CLASS, values)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_util
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from htd.errors import UserError
+from htd.segmentation import rasterised, valid_segmentation
 from htd.visualize.side_by_side import draw_side_by_side
 
 
@@ -24,13 +26,16 @@ def draw_results(
     count: int = 12,
     score_threshold: float = 0.5,
 ) -> list[Path]:
-    """Draw ground truth beside the detections of a results file.
+    """Draw ground truth beside the detections of a results file, with the masks that they have.
+
+    An object without a valid mask is drawn with its box alone.
 
     Args:
         json_file: COCO annotations.
         image_root: folder of their images.
         results_file: detections in COCO's result format, as the evaluator keeps them.
-        output_dir: pictures are written here, one PNG an image, under the name of the image.
+        output_dir: pictures are written here, one PNG an image, under the name and the id of the image:
+            p0/dog.jpg with id 7 becomes dog_7.png.
         count: the first so many images of the annotation file.
         score_threshold: detections with a lower score are not drawn.
 
@@ -51,14 +56,17 @@ def draw_results(
         image = cv2.imread(str(Path(image_root) / entry["file_name"]), cv2.IMREAD_COLOR)
         if image is None:
             raise UserError(f"image {Path(image_root) / entry['file_name']} cannot be read")
+        # The masks of the others would cost memory for nothing.
+        kept = [result for result in found[entry["id"]] if result["score"] >= score_threshold]
         picture = draw_side_by_side(
             cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
             _ground_truth(truth[entry["id"]], classes, image.shape[:2]),
-            _predictions(found[entry["id"]], classes, image.shape[:2]),
+            _predictions(kept, classes, image.shape[:2]),
             names,
             score_threshold,
         )
-        path = Path(output_dir) / f"{Path(entry['file_name']).stem}.png"
+        # Images of several folders may share a name, but no id.
+        path = Path(output_dir) / f"{Path(entry['file_name']).stem}_{entry['id']}.png"
         if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
             raise UserError(f"picture {path} could not be written; is the disk full?")
         written.append(path)
@@ -88,11 +96,32 @@ def _classes(entries: list[dict], classes: dict[int, int]) -> torch.Tensor:
     return torch.tensor([classes[entry["category_id"]] for entry in entries], dtype=torch.int64)
 
 
+def _masks(entries: list[dict], size: tuple[int, int]) -> torch.Tensor | None:
+    """Return masks (N, H, W) bool, empty for entries without a valid one; None if there is none at all."""
+    valid = [valid_segmentation(entry.get("segmentation"), size) for entry in entries]
+    if not any(valid):
+        return None
+    masks = torch.zeros((len(entries), *size), dtype=torch.bool)
+    for mask, segmentation in zip(masks, valid, strict=True):
+        if segmentation:
+            mask.copy_(torch.from_numpy(mask_util.decode(rasterised(segmentation, size))))
+    return masks
+
+
 def _ground_truth(entries: list[dict], classes: dict[int, int], size: tuple[int, int]) -> Instances:
     objects = [entry for entry in entries if not entry.get("iscrowd", 0)]
-    return Instances(size, gt_boxes=_boxes(objects), gt_classes=_classes(objects, classes))
+    truth = Instances(size, gt_boxes=_boxes(objects), gt_classes=_classes(objects, classes))
+    masks = _masks(objects, size)
+    if masks is not None:
+        truth.gt_masks = BitMasks(masks)
+    return truth
 
 
 def _predictions(entries: list[dict], classes: dict[int, int], size: tuple[int, int]) -> Instances:
     scores = torch.tensor([entry["score"] for entry in entries], dtype=torch.float32)
-    return Instances(size, pred_boxes=_boxes(entries), scores=scores, pred_classes=_classes(entries, classes))
+    found = Instances(size, pred_boxes=_boxes(entries), scores=scores)
+    found.pred_classes = _classes(entries, classes)
+    masks = _masks(entries, size)
+    if masks is not None:
+        found.pred_masks = masks
+    return found

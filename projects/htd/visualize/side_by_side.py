@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_util
 import torch
-from detectron2.structures import Instances
-from detectron2.utils.visualizer import Visualizer
+from detectron2.structures import BitMasks, Instances, PolygonMasks
+from detectron2.utils.visualizer import VisImage, Visualizer
+
+from htd.segmentation import rasterised
 
 _MIN_SIDE, _HEADING, _GAP = 480, 24, 4
-_WHITE, _NO_CLASS = (255, 255, 255), 255
+_WHITE, NO_CLASS = (255, 255, 255), 255
 
 
 def draw_side_by_side(
@@ -35,8 +38,8 @@ def draw_side_by_side(
             frame; None leaves this part out.
         class_names: names by class; a class beyond them is shown by its number.
         score_threshold: predictions with a lower score are not drawn.
-        semantic_map: (H, W) class of each pixel, laid over the image; 255, no class, is black. None leaves
-            this part out.
+        semantic_map: (H, W) class of each pixel, laid over the image; 255, no class, shows the image. None
+            leaves this part out.
 
     Returns:
         (H', W', 3) uint8, RGB; small images are enlarged so that labels can be read.
@@ -48,8 +51,8 @@ def draw_side_by_side(
         parts.append(_part(image_rgb, heading, fields, class_names))
     if semantic_map is not None:
         present = np.unique(semantic_map)
-        heading = f"semantic map: {len(present[present != _NO_CLASS])} classes"
-        parts.append(_part(_overlaid(image_rgb, semantic_map), heading, ([], [], None), class_names))
+        heading = f"semantic map: {len(present[present != NO_CLASS])} classes"
+        parts.append(_part(_overlaid(image_rgb, semantic_map), heading, ([], [], ()), class_names))
     if predictions is not None:
         kept = predictions[predictions.scores >= score_threshold]
         heading = f"predictions: {len(kept)} with score >= {score_threshold:g}"
@@ -63,16 +66,23 @@ def draw_side_by_side(
 
 def _fields(instances: Instances, boxes: str, classes: str, masks: str):
     cpu = instances.to(torch.device("cpu"))
-    found_masks = cpu.get(masks) if cpu.has(masks) else None
-    if isinstance(found_masks, torch.Tensor):
-        found_masks = list(found_masks.numpy())
+    found_masks = _bitmaps(cpu.get(masks), cpu.image_size) if cpu.has(masks) else ()
     return cpu.get(boxes).tensor.detach().float().numpy(), cpu.get(classes).tolist(), found_masks
+
+
+def _bitmaps(masks: BitMasks | PolygonMasks | torch.Tensor, size: tuple[int, int]) -> Sequence[np.ndarray]:
+    """Return a mask (H, W), 0 or 1, of each object."""
+    if isinstance(masks, PolygonMasks):
+        empty = np.zeros(size, np.uint8)
+        return [mask_util.decode(rasterised(parts, size)) if parts else empty for parts in masks.polygons]
+    return (masks.tensor if isinstance(masks, BitMasks) else masks).numpy()
 
 
 def _overlaid(image: np.ndarray, semantic_map: np.ndarray) -> np.ndarray:
     """Return the image mixed in equal parts with the colours of the classes of a map (H, W)."""
-    colours = np.array([_colour(number) for number in range(_NO_CLASS)] + [(0, 0, 0)]) * 255
-    return ((image + colours[semantic_map]) / 2).astype(np.uint8)
+    colours = np.array([_colour(number) for number in range(NO_CLASS + 1)]) * 255
+    mixed = ((image + colours[semantic_map]) / 2).astype(np.uint8)
+    return np.where((semantic_map == NO_CLASS)[..., None], image, mixed)
 
 
 def _part(image: np.ndarray, heading: str, fields, names: Sequence[str], scores=None) -> np.ndarray:
@@ -82,11 +92,29 @@ def _part(image: np.ndarray, heading: str, fields, names: Sequence[str], scores=
         labels = [f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     canvas = Visualizer(image, scale=max(1.0, _MIN_SIDE / max(image.shape[:2])))
     colours = [_colour(k) for k in classes]
-    canvas.overlay_instances(boxes=boxes, labels=labels, masks=masks, assigned_colors=colours)
+    # Not by overlay_instances, which fills the holes of masks.
+    for mask, colour in zip(masks, colours, strict=False):
+        canvas.draw_binary_mask(mask, colour, area_threshold=0)
+    canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colours)
+    _keep_inside(canvas.output)
     drawn = canvas.output.get_image()
     band = np.zeros((_HEADING, drawn.shape[1], 3), np.uint8)
     cv2.putText(band, heading, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _WHITE, 1, cv2.LINE_AA)
     return np.concatenate([band, drawn], axis=0)
+
+
+def _keep_inside(drawing: VisImage) -> None:
+    """Move labels that the right or the lower edge would cut to where they can be read."""
+    renderer = drawing.canvas.get_renderer()
+    for label in drawing.ax.texts:
+        # In pixels of the enlarged image from its lower left corner; positions are in those of the image
+        # from its upper left one.
+        label.update_bbox_position_size(renderer)
+        extent = label.get_bbox_patch().get_window_extent(renderer)
+        beyond = max(0.0, extent.x1 - drawing.width * drawing.scale) / drawing.scale
+        below = max(0.0, -extent.y0) / drawing.scale
+        x, y = label.get_position()
+        label.set_position((max(0.0, x - beyond), max(0.0, y - below)))
 
 
 def _colour(number: int) -> tuple[float, float, float]:
