@@ -141,7 +141,8 @@ def test_half_precision_gives_nearly_the_same(leaf):
         found, _ = seeded_losses(model, [inputs])
     for name, loss in losses.items():
         assert found[name].dtype == torch.float32
-        torch.testing.assert_close(found[name], loss, atol=1e-3, rtol=0.05)
+        # bfloat16 rounds by up to 0.4 %.
+        torch.testing.assert_close(found[name], loss, atol=1e-4, rtol=0.01)
     assert not without_gradient(model)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         masks = model.eval()(inputs)[0]["instances"].pred_masks

@@ -6,6 +6,8 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
+from tests.modeling.initial_values import assert_drawn_with
+
 
 @pytest.fixture(scope="module")
 def parts():
@@ -39,11 +41,8 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_weights_and_biases(parts, name):
     layer = parts.get_submodule(name)
-    count = layer.weight.numel()
-    # Four standard errors of the standard deviation of so many normal values.
-    assert layer.weight.std().item() == pytest.approx(EXPECTED[name], rel=4 / math.sqrt(2 * count))
-    assert abs(layer.weight.mean().item()) < 4 * EXPECTED[name] / math.sqrt(count)
-    assert not layer.bias.any()
+    assert layer.bias is not None
+    assert_drawn_with(layer, EXPECTED[name])
 
 
 def test_every_layer_is_among_those():

@@ -6,6 +6,8 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
+from tests.modeling.initial_values import assert_drawn_with
+
 
 @pytest.fixture(scope="module")
 def heads(model_config):
@@ -39,12 +41,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_weights_and_biases(heads, name):
-    layer = heads.get_submodule(name)
-    count = layer.weight.numel()
-    # Four standard errors of the standard deviation of so many normal values.
-    assert layer.weight.std().item() == pytest.approx(EXPECTED[name], rel=4 / math.sqrt(2 * count))
-    assert abs(layer.weight.mean().item()) < 4 * EXPECTED[name] / math.sqrt(count)
-    assert layer.bias is None or not layer.bias.any()
+    assert_drawn_with(heads.get_submodule(name), EXPECTED[name])
 
 
 def test_attention_has_pytorchs_default(heads):
