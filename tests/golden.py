@@ -148,3 +148,13 @@ def unpaired(reference: dict, found: dict, *, box_tolerance: float, score_tolera
     """Return the indices of the reference rows without a partner, see :func:`partners`."""
     rows = partners(reference, found, box_tolerance=box_tolerance, score_tolerance=score_tolerance)
     return np.flatnonzero(rows < 0)
+
+
+def extents(pixels: torch.Tensor) -> torch.Tensor:
+    """Return boxes (..., 4) that name their first and last pixels as the areas that our models keep."""
+    return pixels + pixels.new_tensor([0, 0, 1, 1])
+
+
+def inclusive(boxes: torch.Tensor) -> torch.Tensor:
+    """Return the first and last pixels of boxes (..., 4) of our models: the inverse of :func:`extents`."""
+    return boxes - boxes.new_tensor([0, 0, 1, 1])

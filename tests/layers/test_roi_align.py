@@ -150,7 +150,7 @@ def test_merged_cells_by_hand():
 def test_pieces_are_bounded_and_complete():
     torch.manual_seed(0)
     cells = torch.randint(0, 300, (500, 2))
-    pieces = MODULE._plan_pieces(cells, 7)
+    pieces = MODULE.plan_pieces(cells, 7)
     assert torch.cat(pieces).sort()[0].tolist() == (cells > 0).all(dim=1).nonzero()[:, 0].tolist()
     for piece in pieces:
         assert len(piece) == 1 or 49 * len(piece) * cells[piece].amax(dim=0).prod() <= 2**18

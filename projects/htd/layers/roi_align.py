@@ -99,7 +99,7 @@ def pool_by_gather(
             count = adaptive_count(bin_size / sub_bins) * sub_bins
             cells, read = torch.minimum(count + (count > 0), limit), merge_cells
         rule = _RegionRule(first_row, limit, start, bin_size, count, cells, output_size, read)
-        pieces = _plan_pieces(cells, output_size)
+        pieces = plan_pieces(cells, output_size)
         out = gather_in_pieces(rows, pieces, rule, (len(boxes), output_size**2))
     maps = out.unflatten(1, (output_size, output_size)).permute(0, 3, 1, 2)
     return maps.to(table.maps[0].dtype)
@@ -207,7 +207,7 @@ class _RegionRule:
         return index.flatten(3).flatten(1, 2), weight.flatten(3).flatten(1, 2)
 
 
-def _plan_pieces(cells: Tensor, bins: int) -> list[Tensor]:
+def plan_pieces(cells: Tensor, bins: int) -> list[Tensor]:
     """Group regions that read about as many cells a bin, (R, 2) by axis, in pieces of bounded size.
 
     The steps of a group are half octaves, so that few rows are read for nothing. Regions that read nothing

@@ -124,21 +124,23 @@ def weighted_gather(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 
 def gather_in_pieces(
-    rows: Tensor, pieces: Sequence[Tensor], rule: Callable, shape: tuple[int, int]
+    rows: Tensor, pieces: Sequence[Tensor], rule: Callable, shape: tuple[int, int], *inputs: Tensor
 ) -> Tensor:
-    """`weighted_gather` for constant weights that are too many to be held, or kept for the backward pass.
+    """`weighted_gather` for weights that are too many to be held, or kept for the backward pass.
 
     Args:
         rows (Tensor): (M, C), float32 or float64.
         pieces (Sequence[Tensor]): the results that are computed together, each (r,) int64 in [0, R);
             results that no piece names are zero.
-        rule (Callable): ``rule(piece) -> index, weight``, both (r, k, K). Called again in the backward pass.
+        rule (Callable): ``rule(piece, *inputs) -> index, weight``, both (r, k, K). Called again in the
+            backward pass.
         shape (tuple[int, int]): R and k, the sums to a result.
+        inputs (Tensor): what the weights follow from and gradients are wanted for.
 
     Returns:
         Tensor (R, k, C).
     """
-    return _GatherInPieces.apply(rows, pieces, rule, shape)
+    return _GatherInPieces.apply(rows, pieces, rule, shape, *inputs)
 
 
 def gather_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -198,11 +200,13 @@ class _GatherInPieces(Function):
     """See `gather_in_pieces`."""
 
     @staticmethod
-    def forward(ctx, rows, pieces, rule, shape):
+    def forward(ctx, rows, pieces, rule, shape, *inputs):
         ctx.pieces, ctx.rule, ctx.num_rows = pieces, rule, len(rows)
+        # Only gradients of the weights need the rows themselves.
+        ctx.save_for_backward(*inputs, *([rows] if any(ctx.needs_input_grad[4:]) else []))
         out = rows.new_zeros(*shape, rows.shape[1])
         for piece in pieces:
-            index, weight = rule(piece)
+            index, weight = rule(piece, *inputs)
             sums = gather_rows(rows, index.flatten(0, 1), weight.flatten(0, 1))
             out.index_copy_(0, piece, sums.view(len(piece), *out.shape[1:]))
         return out
@@ -210,9 +214,17 @@ class _GatherInPieces(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        grad_rows = grad.new_zeros(ctx.num_rows, grad.shape[-1])
+        wanted = ctx.needs_input_grad[4:]
+        inputs = [x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=False)]
+        for x, w in zip(inputs, wanted, strict=True):
+            x.grad = torch.zeros_like(x) if w else None  # also without a piece that they meet a gradient in
+        grad_rows = grad.new_zeros(ctx.num_rows, grad.shape[-1]) if ctx.needs_input_grad[0] else None
         for piece in ctx.pieces:
-            index, weight = ctx.rule(piece)
-            values = grad.index_select(0, piece).flatten(0, 1)
-            scatter_rows_(grad_rows, values, index.flatten(0, 1), weight.flatten(0, 1))
-        return grad_rows, None, None, None
+            with torch.set_grad_enabled(any(wanted)):
+                index, weight = (t.flatten(0, 1) for t in ctx.rule(piece, *inputs))
+                values = grad.index_select(0, piece).flatten(0, 1)
+                if any(wanted):
+                    gather_rows(ctx.saved_tensors[-1].detach(), index, weight).backward(values)
+            if grad_rows is not None:
+                scatter_rows_(grad_rows, values, index, weight.detach())
+        return grad_rows, None, None, None, *(x.grad for x in inputs)
