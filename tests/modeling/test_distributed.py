@@ -12,7 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 from htd.engine.launch import Processes, launch
 from tests.configs.reduced import example, reduced_model
 
-LEAVES = ["configs/htd/htd_r50_fpn_1x.py", "configs/htc/htc_r50_fpn_1x.py"]
+LEAVES = [
+    "configs/htd/htd_r50_fpn_1x.py",
+    "configs/htc/htc_r50_fpn_1x.py",
+    "configs/tsd/tsd_mask_r50_fpn_1x.py",
+    "configs/tsd/tsd_cascade_r50_fpn_20e.py",
+]
 
 
 def model_of(leaf):

@@ -54,8 +54,13 @@ def _prints(source: Source) -> Iterator[Finding]:
 
 def _plots(source: Source) -> Iterator[Finding]:
     for line, module in imported_modules(source):
-        if module.split(".")[0] in ("matplotlib", "cv2", "PIL"):
+        if module.split(".")[0] in ("matplotlib", "PIL"):
             yield line, module
+    # The older detectors' masks are defined by OpenCV's resize; all else that it has is for pictures.
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "cv2":
+            if node.attr not in ("resize", "INTER_LINEAR"):
+                yield node.lineno, f"cv2.{node.attr}"
 
 
 def _devices(source: Source) -> Iterator[Finding]:

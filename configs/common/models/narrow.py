@@ -7,7 +7,7 @@ from htd.modeling.backbones import build_resnet
 
 CHANNELS = 48
 # What these arguments become, whichever part of the RoI heads has them.
-SIZES = {"channels": CHANNELS, "fc_dims": [256, 256], "sampling_ratio": 1}
+SIZES = {"channels": CHANNELS, "fc_dims": [256, 256], "trunk_dim": 64, "sampling_ratio": 1}
 
 
 def narrow_cascade(model):
@@ -53,7 +53,9 @@ def _narrow_detector(model):
     rpn = model.proposal_generator
     rpn.in_features = ["p3", "p4", "p5"]
     rpn.head.in_channels = CHANNELS
-    rpn.anchor_generator.update(sizes=[[24], [48], [96]], strides=[8, 16, 32], offset=0.5)
+    rpn.anchor_generator.update(sizes=[[24], [48], [96]], strides=[8, 16, 32])
+    if "offset" in rpn.anchor_generator:
+        rpn.anchor_generator.offset = 0.5
     rpn.anchor_labeler.update(positive_iou=0.6, allowed_border=-1)
     rpn.proposal_rule.update(pre_nms_topk=[400, 400], post_nms_topk=[48, 48])
     rpn.update(batch_size_per_image=64, smooth_l1_beta=0.0)

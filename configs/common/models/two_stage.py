@@ -19,6 +19,7 @@ from htd.modeling.cascade import (
     MaskBranch,
     MeanLogits,
     NoMasks,
+    ReassigningMatcher,
     RoISampler,
     SampledPositives,
     SharedFCHead,
@@ -50,16 +51,27 @@ def box_stage(*, iou, stds, head, loss_weight=1.0):
     )
 
 
+def roi_pooler():
+    """7x7 RoI features of each RoI's own level."""
+    return L(SingleLevelPooler)(output_size=7, sampling_ratio=0, aligned=True)
+
+
 def shared_fc_head(*, class_agnostic=True):
     """Two fully connected layers of 1024 on 7x7 RoI features."""
     return L(SharedFCHead)(
-        features=L(SingleLevelPooler)(output_size=7, sampling_ratio=0, aligned=True),
+        features=roi_pooler(),
         num_classes="${..num_classes}",
         channels=256,
         resolution=7,
         fc_dims=[1024, 1024],
         class_agnostic=class_agnostic,
     )
+
+
+def objects_claim_their_best_rois(stages):
+    """Give every stage, in place, the matcher of the published HTC and TSD, at the stage's IoU."""
+    for stage in stages:
+        stage.sampler.matcher = L(ReassigningMatcher)(iou=stage.sampler.matcher.thresholds[0])
 
 
 def mask_branch(*, loss_weights):

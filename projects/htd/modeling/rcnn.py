@@ -10,7 +10,6 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from htd.errors import UserError
-from htd.layers import rescale_boxes
 
 
 @META_ARCH_REGISTRY.register()
@@ -111,14 +110,14 @@ class RescaleFirstRCNN(GeneralizedRCNN):
             results = [heads.selection(predicted.resized(*size)) for predicted, size in found]
         else:
             given = zip(detected_instances, sizes, strict=True)
-            results = [_resized(x.to(self.device), size) for x, size in given]
+            results = [self._resized(x.to(self.device), size) for x, size in given]
         heads.mask_branch.add_masks(context, results)
         if not do_postprocess:
             return results
         return [{"instances": heads.mask_branch.paste(x)} for x in results]
 
-
-def _resized(instances: Instances, size: tuple[float, float]) -> Instances:
-    """Return instances with ``pred_boxes`` in a frame of ``size`` (height, width); the rest is kept."""
-    boxes = rescale_boxes(instances.pred_boxes.tensor, instances.image_size, size)
-    return Instances(size, **(instances.get_fields() | {"pred_boxes": Boxes(boxes)}))
+    def _resized(self, instances: Instances, size: tuple[float, float]) -> Instances:
+        """Return instances with ``pred_boxes`` in a frame of ``size`` (height, width); the rest is kept."""
+        convention = self.roi_heads.convention
+        boxes = convention.rescale(instances.pred_boxes.tensor, instances.image_size, size)
+        return Instances(size, **(instances.get_fields() | {"pred_boxes": Boxes(boxes)}))

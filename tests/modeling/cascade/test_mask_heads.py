@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from htd.layers import ContinuousBoxes
 from htd.modeling.cascade import (
     CascadeStage,
     ConvMaskHead,
@@ -60,6 +61,7 @@ class Context:
     """As much of a context as a mask branch reads."""
 
     image_sizes = [(64, 64)]
+    convention = ContinuousBoxes()
 
     def rois(self, boxes):
         return torch.cat(boxes)

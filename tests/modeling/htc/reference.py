@@ -57,6 +57,21 @@ SCORE_TIE = 1e-5
 MISSING_SHARE = 0.01
 
 
+class Recorder:
+    """A rule that remembers what it has returned."""
+
+    def __init__(self, rule):
+        self.rule = rule
+        self.results = []
+
+    def __call__(self, *inputs, **named):
+        self.results.append(self.rule(*inputs, **named))
+        return self.results[-1]
+
+    def __getattr__(self, name):
+        return getattr(self.rule, name)
+
+
 def model_config(leaf: str) -> DictConfig:
     """Return the model of a config, such as ``htc/htc_r50_fpn_1x``."""
     return LazyConfig.load(f"configs/{leaf}.py").model
@@ -107,7 +122,7 @@ def run_stages(heads: nn.Module, context, boxes: list[torch.Tensor]) -> list[tor
         deltas = stage.head.regress(context, rois, previous, every)
         entering = torch.cat([rois.image_index[:, None].to(rois.boxes.dtype), rois.boxes], dim=1)
         outputs.append((previous.logits, deltas, entering))
-        boxes = stage.refine(previous.logits, deltas, boxes, context.image_sizes)
+        boxes = stage.refine(context, rois, previous, deltas)
     return [torch.stack(each) for each in zip(*outputs, strict=True)]
 
 
@@ -183,12 +198,12 @@ def check_gradients(name: str, part: nn.Module, maps: dict[str, torch.Tensor]) -
     _, report = convert(published_weights("htc", name), part)
     parameters = dict(part.named_parameters())
     assert set(report.used) == set(published) and set(report.used.values()) == set(parameters)
-    norms = [_gradient_norm(parameters[report.used[key]]) for key in published]
+    norms = [gradient_norm(parameters[report.used[key]]) for key in published]
     GRADIENTS.check(norms, wanted["grad_norms"])
-    GRADIENTS.check([_gradient_norm(x) for x in maps.values()], wanted["input_grad_norms"])
+    GRADIENTS.check([gradient_norm(x) for x in maps.values()], wanted["input_grad_norms"])
 
 
-def _gradient_norm(tensor: torch.Tensor) -> float:
+def gradient_norm(tensor: torch.Tensor) -> float:
     """Return the norm of a tensor's gradient, 0 if there is none.
 
     In float32 the sum over the 13 million weights of a large layer would be wrong by a thousandth.

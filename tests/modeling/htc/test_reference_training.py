@@ -19,6 +19,7 @@ from tests.modeling.htc.reference import (
     LOSSES,
     SIZE_OF_MASK,
     TARGET_BITS,
+    Recorder,
     check_gradients,
     joined,
     maps_of,
@@ -38,21 +39,6 @@ HTC_ONLY = pytest.mark.parametrize("step", ["roi_head_train"], indirect=True, sc
 OUR_NAMES = {"loss_cls": "loss_cls", "loss_bbox": "loss_box_reg", "loss_mask": "loss_mask"}
 # The first stage of HTC without the rule by which objects claim their best RoIs.
 WITHOUT_CLAIMS = {"loss_cls": 5.08010, "loss_box_reg": 1.53564}
-
-
-class Recorder:
-    """A rule that remembers what it has returned."""
-
-    def __init__(self, rule):
-        self.rule = rule
-        self.results = []
-
-    def __call__(self, *inputs):
-        self.results.append(self.rule(*inputs))
-        return self.results[-1]
-
-    def __getattr__(self, name):
-        return getattr(self.rule, name)
 
 
 @dataclass
@@ -184,9 +170,7 @@ def test_first_stage_without_claims(step, monkeypatch):
         rois = context.rois([s.proposal_boxes.tensor for s in samples])
         classified = stage.head.classify(context, rois, None)
         rows = torch.arange(len(rois), device=rois.boxes.device)
-        losses = stage.losses(
-            classified.logits, stage.head.regress(context, rois, classified, rows), rows, samples
-        )
+        losses = stage.losses(classified, stage.head.regress(context, rois, classified, rows), rows, samples)
     assert set(losses) == set(WITHOUT_CLAIMS)
     for name, value in WITHOUT_CLAIMS.items():
         LOSSES.check(losses[name], value)

@@ -75,7 +75,7 @@ def test_stages(case, steps, model):
         rois, rows = context.rois(boxes), torch.arange(RPN_PROPOSALS, device=model.device)
         common = first.head.classify(context, rois, None)
         deltas = first.head.regress(context, rois, common, rows)
-        refined = first.refine(common.logits, deltas, boxes, context.image_sizes)
+        refined = first.refine(context, rois, common, deltas)
         rois = context.rois(refined)
         decoupled = second.head.classify(context, rois, common)
         close(common.logits[order], case["s0_cls"], 1e-3)

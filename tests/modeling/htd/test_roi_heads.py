@@ -37,7 +37,7 @@ def test_stages_at_inference(roi_heads, device):
         deltas = first.head.regress(context, rois, common, everything)
         close(common.logits, case["s0_cls"], 1e-3)
         close(deltas, case["s0_reg"], 5e-4)
-        refined = first.refine(common.logits, deltas, boxes, context.image_sizes)
+        refined = first.refine(context, rois, common, deltas)
         close(torch.cat(refined), case["rois1"][:, 1:], 5e-3)
         rois = context.rois(refined)
         decoupled = second.head.classify(context, rois, common)
@@ -84,9 +84,9 @@ def trained(roi_heads, device):
     originals = [stage.losses for stage in roi_heads.stages]
 
     def recorder(original):
-        def losses(logits, deltas, rows, samples):
-            seen.append((logits.detach(), deltas.detach(), rows, samples))
-            return original(logits, deltas, rows, samples)
+        def losses(classified, deltas, rows, samples):
+            seen.append((classified.logits.detach(), deltas.detach(), rows, samples))
+            return original(classified, deltas, rows, samples)
 
         return losses
 

@@ -4,6 +4,7 @@ import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 
+from htd.layers import InclusiveBoxes
 from htd.layers.box_coder import ClampedBox2BoxTransform
 from htd.modeling.rpn import Detectron2ProposalRule, ProposalRule
 
@@ -55,6 +56,23 @@ def test_each_image_is_clipped_to_its_own_size():
     found = propose(rule(), anchors, [torch.zeros(2, 1)], [(20, 30), (40, 10)])
     assert [f.proposal_boxes.tensor[0].tolist() for f in found] == [[0, 0, 30, 20], [0, 0, 10, 40]]
     assert [f.image_size for f in found] == [(20, 30), (40, 10)]
+
+
+def test_clipping_to_the_last_pixel():
+    """In 20 x 20 pixels the last is 19: a box beyond it keeps that one, and suppresses another of the same.
+
+    Clipped as an area it would be without width, and would suppress nothing.
+    """
+    anchors = [torch.tensor([[30.0, 0, 40, 10], [0, 0, 10, 10], [15, 5, 25, 25], [19, 0, 21, 10]])]
+    logits = [torch.tensor([[4.0, 3.0, 2.0, 1.0]])]
+    (found,) = propose(rule(convention=InclusiveBoxes()), anchors, logits, [(20, 20)])
+    assert found.proposal_boxes.tensor.tolist() == [[19, 0, 20, 10], [0, 0, 10, 10], [15, 5, 20, 20]]
+    assert found.objectness_logits.tolist() == [4, 3, 2]
+    kinds = rule(Detectron2ProposalRule, convention=InclusiveBoxes())
+    (found,) = propose(kinds, anchors, logits, [(20, 20)])
+    assert found.objectness_logits.tolist() == [4, 3, 2]
+    (found,) = propose(rule(), anchors, logits, [(20, 20)])
+    assert found.objectness_logits.tolist() == [4, 3, 2, 1]
 
 
 def test_non_finite_predictions_are_left_out():

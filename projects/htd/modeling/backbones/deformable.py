@@ -1,4 +1,4 @@
-"""Bottleneck block with a deformable 3x3 convolution, in plain and in modulated form."""
+"""Deformable 3x3 convolutions in the place of ordinary ones, in plain and in modulated form."""
 
 from __future__ import annotations
 
@@ -36,22 +36,9 @@ class DeformableBottleneckBlock(BottleneckBlock):
     ):
         super().__init__(in_channels, out_channels, **block)
         plain = self.conv2
-        geometry = {"stride": plain.stride, "padding": plain.padding, "dilation": plain.dilation}
-        self.conv2 = DeformConv2d(
-            plain.in_channels,
-            plain.out_channels,
-            plain.kernel_size,
-            groups=plain.groups,
-            bias=False,
-            norm=plain.norm,
-            **geometry,
-        )
+        self.conv2 = DeformConv2d(**_settings(plain))
         self.conv2.weight = plain.weight
-        samples = offset_groups * plain.weight[0, 0].numel()
-        channels = samples * (3 if modulated else 2)
-        self.conv2_offset = Conv2d(plain.in_channels, channels, plain.kernel_size, **geometry)
-        nn.init.zeros_(self.conv2_offset.weight)
-        nn.init.zeros_(self.conv2_offset.bias)
+        self.conv2_offset = _zero_conv(plain, offset_groups * (3 if modulated else 2))
         self.split = _offset_and_mask if modulated else _offset_only
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,6 +49,41 @@ class DeformableBottleneckBlock(BottleneckBlock):
         out = self.conv3(out)
         out += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(out)
+
+
+class OffsetPredictingConv2d(DeformConv2d):
+    """Plain deformable convolution that predicts its own offsets, so that any block can call it.
+
+    Paper: Deformable Convolutional Networks, section 2.1. The predictor, ``offset``, starts at zero: the
+    layer then equals ``ordinary``, whose weight it takes over.
+
+    Args:
+        ordinary: convolution without bias in whose place this one comes.
+    """
+
+    def __init__(self, ordinary: nn.Conv2d):
+        super().__init__(**_settings(ordinary))
+        self.weight = ordinary.weight
+        self.offset = _zero_conv(ordinary, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (N, C, H, W) to (N, C', H', W') as the ordinary convolution."""
+        return super().forward(x, self.offset(x))
+
+
+def _settings(conv: nn.Conv2d) -> dict:
+    """Return the arguments of a deformable convolution of the geometry, and with the norm, of ``conv``."""
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    return {name: getattr(conv, name) for name in names} | {"norm": getattr(conv, "norm", None)}
+
+
+def _zero_conv(conv: nn.Conv2d, values: int) -> Conv2d:
+    """Return a convolution of the geometry of ``conv`` that gives ``values`` zeros for each of its taps."""
+    geometry = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
+    predictor = Conv2d(conv.in_channels, values * conv.weight[0, 0].numel(), conv.kernel_size, **geometry)
+    nn.init.zeros_(predictor.weight)
+    nn.init.zeros_(predictor.bias)
+    return predictor
 
 
 def _offset_only(prediction: Tensor) -> tuple[Tensor, None]:

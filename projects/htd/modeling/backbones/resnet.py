@@ -61,7 +61,7 @@ def build_resnet(
     """
     _check(depth, num_blocks, deform_stages)
     basic = depth in BASIC_DEPTHS
-    norms = _norms(norm, freeze_at)
+    norms = stage_norms(norm, freeze_at)
     stem = BasicStem(out_channels=stem_channels, norm=norms[0])
     in_channels, stages = stem_channels, []
     for i, (name, count) in enumerate(zip(STAGES, num_blocks or BLOCKS[depth], strict=True)):
@@ -97,8 +97,13 @@ def freeze(modules: Sequence[nn.Module]) -> None:
         module.requires_grad_(False)
 
 
-def _norms(norm: str, freeze_at: int) -> list:
-    """Return the norms of stem and stages; frozen batch norms keep their statistics as well."""
+def stage_norms(norm: str, freeze_at: int) -> list:
+    """Return the norms of stem and stages; frozen batch norms keep their statistics as well.
+
+    Args:
+        norm: see :func:`htd.layers.batch_norm.norm_layer`.
+        freeze_at: how many of (stem, res2, ...) are not trained.
+    """
     frozen = norm_layer("FixedBN" if norm in ("BN", "SyncBN") else norm)
     return [frozen if i < freeze_at else norm_layer(norm) for i in range(1 + len(STAGES))]
 
@@ -120,10 +125,28 @@ def _deformable(block: dict, stage: str, *, modulated: bool, offset_groups: int)
 def _check(depth: int, num_blocks: Sequence[int] | None, deform_stages: Sequence[str]) -> None:
     if depth not in BLOCKS:
         raise UserError(f"no ResNet of depth {depth}; choose one of {', '.join(map(str, BLOCKS))}")
-    if num_blocks is not None and len(num_blocks) != len(STAGES):
-        raise UserError(f"num_blocks has {len(num_blocks)} numbers; give one for each of {', '.join(STAGES)}")
-    unknown = sorted(set(deform_stages) - set(STAGES))
-    if unknown:
-        raise UserError(f"deform_stages names {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
+    check_blocks(num_blocks or BLOCKS[depth])
+    check_stages("deform_stages", deform_stages)
     if deform_stages and depth in BASIC_DEPTHS:
         raise UserError(f"deform_stages needs bottleneck blocks; ResNet-{depth} has basic ones")
+
+
+def check_blocks(num_blocks: Sequence[int]) -> None:
+    """Check that there is one number of blocks for each stage.
+
+    Raises:
+        UserError: there is not.
+    """
+    if len(num_blocks) != len(STAGES):
+        raise UserError(f"num_blocks has {len(num_blocks)} numbers; give one for each of {', '.join(STAGES)}")
+
+
+def check_stages(setting: str, names: Sequence[str]) -> None:
+    """Check the names of stages that the argument ``setting`` gives.
+
+    Raises:
+        UserError: there is no stage of that name.
+    """
+    unknown = sorted(set(names) - set(STAGES))
+    if unknown:
+        raise UserError(f"{setting} names {', '.join(unknown)}; the stages are {', '.join(STAGES)}")

@@ -7,9 +7,12 @@ from htd.modeling.cascade.heads import (
     FCRegression,
     FCStack,
     SharedFCHead,
+    box_dim,
     box_predictor,
+    flat_features,
     init_predictor,
 )
+from htd.modeling.cascade.legacy_masks import LegacyMaskTargets, legacy_paste
 from htd.modeling.cascade.mask_heads import ConvMaskHead, IndependentHeads, init_conv
 from htd.modeling.cascade.mask_rois import RefinedPositives, SampledPositives
 from htd.modeling.cascade.mask_targets import mask_targets
@@ -17,6 +20,7 @@ from htd.modeling.cascade.masks import MaskBranch, NoMasks
 from htd.modeling.cascade.pooling import (
     AllLevelsPooler,
     ImageVector,
+    LegacyRoIAlignPooler,
     NoVector,
     SharedMapPooler,
     SingleLevelPooler,
@@ -33,10 +37,11 @@ from htd.modeling.cascade.prediction import (
 from htd.modeling.cascade.roi_heads import ContextParts, StagedROIHeads
 from htd.modeling.cascade.rois import LevelRule, RoIContext, RoIs, row_chunks
 from htd.modeling.cascade.sampling import ReassigningMatcher, RoILabeler, RoISampler
-from htd.modeling.cascade.stage import CascadeStage
+from htd.modeling.cascade.stage import BestForegroundClass, CascadeStage, SampledOrBestClass, of_class
 
 __all__ = [
     "AllLevelsPooler",
+    "BestForegroundClass",
     "CascadeStage",
     "Classified",
     "ContextParts",
@@ -49,6 +54,8 @@ __all__ = [
     "ImageVector",
     "IndependentHeads",
     "LastStage",
+    "LegacyMaskTargets",
+    "LegacyRoIAlignPooler",
     "LevelRule",
     "MaskBranch",
     "MeanLogits",
@@ -62,6 +69,7 @@ __all__ = [
     "RoIPredictions",
     "RoISampler",
     "RoIs",
+    "SampledOrBestClass",
     "SampledPositives",
     "SharedFCHead",
     "SharedMapPooler",
@@ -69,9 +77,13 @@ __all__ = [
     "StagedROIHeads",
     "SummedPoolers",
     "VectorAugmentedPooler",
+    "box_dim",
     "box_predictor",
+    "flat_features",
     "init_conv",
     "init_predictor",
+    "legacy_paste",
     "mask_targets",
+    "of_class",
     "row_chunks",
 ]

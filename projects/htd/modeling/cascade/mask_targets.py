@@ -45,16 +45,25 @@ def _of_image(target: Instances, rois: Instances, size: int) -> Tensor:
     if not len(boxes):
         # Detectron2's mapper gives images without objects no masks.
         return torch.zeros(0, size, size, dtype=torch.bool, device=boxes.device)
+    check_masks(target)
+    masks, index = target.gt_masks, rois.gt_index
+    if isinstance(masks, PolygonMasks):
+        return masks[index].crop_and_resize(boxes, size).to(boxes.device)
+    return crop_bitmaps(masks.tensor, index, boxes, size)
+
+
+def check_masks(target: Instances) -> None:
+    """Make sure that the ground truth of an image with objects has masks.
+
+    Raises:
+        UserError: it has none.
+    """
     if not target.has("gt_masks"):
         raise UserError(
             "the model has a mask branch, but its training data hold no masks (gt_masks): set "
             "dataloader.train.dataset.masks=True and dataloader.train.mapper.mask_format=bitmask, or take a "
             "config without masks, such as configs/htc/htc_box_r50_fpn_1x.py"
         )
-    masks, index = target.gt_masks, rois.gt_index
-    if isinstance(masks, PolygonMasks):
-        return masks[index].crop_and_resize(boxes, size).to(boxes.device)
-    return crop_bitmaps(masks.tensor, index, boxes, size)
 
 
 def crop_bitmaps(bitmaps: Tensor, index: Tensor, boxes: Tensor, size: int) -> Tensor:

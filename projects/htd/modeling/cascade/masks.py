@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from htd.errors import UserError
-from htd.layers import rescale_boxes
 from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.mask_targets import mask_targets
 from htd.modeling.cascade.rois import RoIContext
@@ -51,7 +50,9 @@ class MaskBranch(nn.Module):
         flow: how the heads depend on each other, :class:`IndependentHeads` or HTC's information flow.
         roi_rule: chooses the RoIs that masks are learnt from, see :mod:`htd.modeling.cascade.mask_rois`.
         loss_weights: factor of each head's loss.
-        threshold: pixels of at least this probability belong to the object.
+        threshold: probability from which on pixels belong to the object, see ``paste_masks``.
+        targets: cuts the masks to learn out of the ground truth's, see :func:`mask_targets`.
+        paste_masks: turns masks in the frames of boxes into bitmaps, as Detectron2's function.
         checkpoint_heads: compute the heads' activations again in the backward pass instead of keeping
             them; the same gradients for less memory and more time.
 
@@ -68,6 +69,8 @@ class MaskBranch(nn.Module):
         roi_rule,
         loss_weights: Sequence[float],
         threshold: float = 0.5,
+        targets: Callable = mask_targets,
+        paste_masks: Callable = paste_masks_in_image,
         checkpoint_heads: bool = False,
     ):
         super().__init__()
@@ -77,6 +80,8 @@ class MaskBranch(nn.Module):
         self.roi_rule = roi_rule
         self.loss_weights = list(loss_weights)
         self.threshold = threshold
+        self.targets = targets
+        self.paste_masks = paste_masks
         self.checkpoint_heads = checkpoint_heads
         if len(self.loss_weights) != self.num_heads:
             raise UserError(
@@ -123,7 +128,7 @@ class MaskBranch(nn.Module):
         logits = self._predict(head, self.flow.last(self._extractors[: head + 1], x), classes)
         with torch.autocast(device_type=logits.device.type, enabled=False):
             logits = logits.float()
-            wanted = mask_targets(truth.instances, chosen, logits.shape[-1]).to(logits.dtype)
+            wanted = self.targets(truth.instances, chosen, logits.shape[-1]).to(logits.dtype)
             loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
         return {"loss_mask": loss * (self.loss_weights[head] / max(1, logits.numel()))}
 
@@ -136,7 +141,7 @@ class MaskBranch(nn.Module):
                 ``pred_masks`` (P_i, 1, 2S, 2S), probabilities in the frame of the box.
         """
         boxes = [
-            rescale_boxes(d.pred_boxes.tensor, d.image_size, size)
+            context.convention.rescale(d.pred_boxes.tensor, d.image_size, size)
             for d, size in zip(detections, context.image_sizes, strict=True)
         ]
         classes = torch.cat([d.pred_classes for d in detections])
@@ -152,7 +157,7 @@ class MaskBranch(nn.Module):
         size = tuple(round(side) for side in detections.image_size)
         masks, boxes = detections.pred_masks[:, 0], detections.pred_boxes
         # Detectron2 gives no masks at all another type.
-        detections.pred_masks = paste_masks_in_image(masks, boxes, size, threshold=self.threshold).bool()
+        detections.pred_masks = self.paste_masks(masks, boxes, size, threshold=self.threshold).bool()
         return detections
 
     @property

@@ -37,6 +37,27 @@ class SingleLevelPooler(nn.Module):
         return roi_align(context.table, rois.boxes, rois.image_index, rois.levels, **self.settings)
 
 
+class LegacyRoIAlignPooler(nn.Module):
+    """RoIAlign of each RoI on its own level, without a half-pixel shift: the older published detectors' form.
+
+    Half a cell to the right of and below the aligned form, as torchvision's with ``aligned=False``; but there
+    a RoI is at least one cell wide and high, here it may be smaller.
+
+    Args:
+        output_size, sampling_ratio: as in :class:`SingleLevelPooler`.
+    """
+
+    def __init__(self, *, output_size: int = 7, sampling_ratio: int = 2):
+        super().__init__()
+        self.settings = {"output_size": output_size, "sampling_ratio": sampling_ratio}
+
+    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+        """Return (R, C, S, S)."""
+        half_cell = rois.boxes.new_tensor(context.table.strides)[rois.levels] / 2
+        boxes = rois.boxes + half_cell[:, None]
+        return roi_align(context.table, boxes, rois.image_index, rois.levels, **self.settings, aligned=True)
+
+
 class AllLevelsPooler(SingleLevelPooler):
     """RoIAlign of each RoI on every pyramid level."""
 
@@ -77,7 +98,7 @@ class VectorAugmentedPooler(nn.Module):
     """RoI features with an image-level vector added to every cell.
 
     Args:
-        pooler: gives (R, C, S, S).
+        pooler: gives (R, C, S, S). What it is given besides the RoIs, such as offsets, is passed on.
         vector: gives (R, C).
     """
 
@@ -86,9 +107,9 @@ class VectorAugmentedPooler(nn.Module):
         self.pooler = pooler
         self.vector = vector
 
-    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+    def forward(self, context: RoIContext, rois: RoIs, *more: Tensor) -> Tensor:
         """Return (R, C, S, S)."""
-        return self.pooler(context, rois) + self.vector(context, rois)[:, :, None, None]
+        return self.pooler(context, rois, *more) + self.vector(context, rois)[:, :, None, None]
 
 
 class SharedMapPooler(nn.Module):
@@ -128,13 +149,13 @@ class SummedPoolers(nn.Module):
     """The sum of what several poolers give.
 
     Args:
-        poolers: each gives (R, C, S, S).
+        poolers: each gives (R, C, S, S). What they are given besides the RoIs, such as offsets, is passed on.
     """
 
     def __init__(self, *, poolers: Sequence[nn.Module]):
         super().__init__()
         self.poolers = nn.ModuleList(poolers)
 
-    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
+    def forward(self, context: RoIContext, rois: RoIs, *more: Tensor) -> Tensor:
         """Return (R, C, S, S)."""
-        return reduce(torch.add, (pooler(context, rois) for pooler in self.poolers))
+        return reduce(torch.add, (pooler(context, rois, *more) for pooler in self.poolers))

@@ -6,13 +6,13 @@ Symbols: R RoIs of one image, K foreground classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from htd.layers import rescale_boxes
+from htd.layers import ContinuousBoxes
 
 
 class MeanLogits:
@@ -44,20 +44,28 @@ class RoIPredictions:
     """Boxes and scores of one image before any choice among them.
 
     Attributes:
-        boxes: (R, 4) or (R, 4K), clipped to the image, pixels of the frame ``image_size`` names.
+        boxes: (R, 4), (R, 4K) or (R, 4K + 4), clipped to the image, pixels of the frame ``image_size`` names.
         scores: (R, K + 1), background last.
         image_size: (height, width) of the frame.
+        convention: rescales boxes, see :mod:`htd.layers.box_conventions`.
     """
 
     boxes: Tensor
     scores: Tensor
     image_size: tuple[float, float]
+    convention: ContinuousBoxes = field(default_factory=ContinuousBoxes)
 
     def resized(self, height: float, width: float) -> RoIPredictions:
         """Return the predictions in a frame of ``height`` x ``width`` pixels. Nothing is clipped."""
         size = (height, width)
-        boxes = rescale_boxes(self.boxes.unflatten(1, (-1, 4)), self.image_size, size).flatten(1)
+        each = self.boxes.unflatten(1, (-1, 4))
+        boxes = self.convention.rescale(each, self.image_size, size).flatten(1)
         return replace(self, boxes=boxes, image_size=size)
+
+
+# Candidates for each detection wanted that the suppression is tried with first, and by how much more after
+# each try that does not leave enough.
+_TRIED_FIRST, _TRIED_NEXT = 20, 8
 
 
 class DetectionSelector:
@@ -88,7 +96,7 @@ class DetectionSelector:
         rows, classes = ((scores > self.score_threshold) & finite[:, None]).nonzero(as_tuple=True)
         each = boxes.unflatten(1, (-1, 4))
         each = each[rows, 0] if each.shape[1] == 1 else each[rows, classes]
-        keep, kept_scores = self.nms(each, scores[rows, classes], classes)
+        keep, kept_scores = self._suppress(each, scores[rows, classes], classes)
         keep, kept_scores = keep[: self.max_detections], kept_scores[: self.max_detections]
         return Instances(
             predictions.image_size,
@@ -96,3 +104,20 @@ class DetectionSelector:
             scores=kept_scores,
             pred_classes=classes[keep],
         )
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Suppress among as few candidates as are needed; return rows and their final scores, best first.
+
+        Candidates can be ten thousands, where the threshold is low. No kind of suppression lets a
+        candidate act on one that scores better in the end, so the best candidates can be suppressed alone: if
+        enough of them stay above all others, those others do not matter.
+        """
+        count = _TRIED_FIRST * self.max_detections
+        while count < len(scores):
+            others_at_most = scores.topk(count).values[-1]
+            better = (scores > others_at_most).nonzero()[:, 0]
+            keep, final = self.nms(boxes[better], scores[better], classes[better])
+            if (final > others_at_most).sum() >= self.max_detections:
+                return better[keep], final
+            count *= _TRIED_NEXT
+        return self.nms(boxes, scores, classes)

@@ -10,12 +10,13 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from htd.errors import UserError
-from htd.layers import FeatureTable, clip_boxes
+from htd.layers import ContinuousBoxes, FeatureTable
 from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.heads import Classified
 from htd.modeling.cascade.prediction import RoIPredictions
-from htd.modeling.cascade.rois import LevelRule, RoIContext
+from htd.modeling.cascade.rois import LevelRule, RoIContext, RoIs
 from htd.modeling.cascade.stage import CascadeStage
+from htd.modeling.metrics import due_storage, write
 
 
 class ContextParts(nn.ModuleDict):
@@ -43,6 +44,7 @@ class StagedROIHeads(nn.Module):
         fusion: joins the stages' logits to scores, see :mod:`htd.modeling.cascade.prediction`.
         selection: turns predictions into detections.
         mask_branch: gives the detections masks, see :mod:`htd.modeling.cascade.masks`.
+        convention: clips and rescales boxes, see :mod:`htd.layers.box_conventions`; continuous if None.
 
     Raises:
         UserError: there are more mask heads than stages.
@@ -60,6 +62,7 @@ class StagedROIHeads(nn.Module):
         fusion,
         selection,
         mask_branch: nn.Module,
+        convention: ContinuousBoxes | None = None,
     ):
         super().__init__()
         self.in_features = list(in_features)
@@ -71,6 +74,7 @@ class StagedROIHeads(nn.Module):
         self.fusion = fusion
         self.selection = selection
         self.mask_branch = mask_branch
+        self.convention = convention or ContinuousBoxes()
         if mask_branch.num_heads > len(self.stages):
             raise UserError(
                 f"the mask branch has {mask_branch.num_heads} heads for {len(self.stages)} stages; leave out "
@@ -96,11 +100,11 @@ class StagedROIHeads(nn.Module):
             sem_seg: (N, H, W) int64 of the padded input; needed when training a semantic branch.
 
         Returns:
-            When training the proposals and the losses: ``loss_cls``, ``loss_box_reg`` and, of a mask
-            branch, ``loss_mask`` (with ``_stage<k>`` if there are several stages) and those of the
-            context parts. Else N items with ``pred_boxes``, ``scores`` and ``pred_classes`` in the resized
-            input and, of a mask branch, ``pred_masks`` (P, 1, M, M), probabilities in the frame of each
-            box; and no losses.
+            When training the proposals and the losses: those of the stages (``loss_cls``,
+            ``loss_box_reg``) and, of a mask branch, ``loss_mask`` (with ``_stage<k>`` if there are several
+            stages), and those of the context parts. Else N items with ``pred_boxes``, ``scores`` and
+            ``pred_classes`` in the resized input and, of a mask branch, ``pred_masks`` (P, 1, M, M),
+            probabilities in the frame of each box; and no losses.
         """
         if not self.training:
             context, _ = self.make_context(images.image_sizes, features)
@@ -136,7 +140,7 @@ class StagedROIHeads(nn.Module):
             shared[name], part_losses = part(features, truth)
             losses.update(part_losses)
         table = FeatureTable.from_maps([features[name] for name in self.in_features], self.strides)
-        return RoIContext(table, image_sizes, self.level_rule, shared), losses
+        return RoIContext(table, image_sizes, self.level_rule, shared, self.convention), losses
 
     def _stage_losses(
         self, context: RoIContext, proposals: list[Instances], truth: GroundTruth
@@ -156,13 +160,15 @@ class StagedROIHeads(nn.Module):
                 # Nobody reads the refined boxes: only those with a target are regressed.
                 rows = rows[torch.cat([s.gt_classes for s in samples]) < stage.num_classes]
             deltas = stage.head.regress(context, rois, classified, rows)
-            of_stage = stage.losses(classified.logits, deltas, rows, samples)
-            proposals = self._refined(context, stage, samples, classified, deltas) if refines else None
+            of_stage = stage.losses(classified, deltas, rows, samples)
+            proposals = self._refined(context, stage, samples, rois, classified, deltas) if refines else None
             if has_mask:
                 head = k - first_with_mask
                 of_stage |= self.mask_branch.losses(head, context, stage, samples, proposals, truth)
-            for name, value in of_stage.items():
-                losses[f"{name}_stage{k}" if last else name] = value
+            suffix = f"_stage{k}" if last else ""
+            losses |= {name + suffix: value for name, value in of_stage.items()}
+            if (storage := due_storage()) is not None:
+                write(storage, stage.metrics(classified, samples), suffix)
             previous = classified
         return losses
 
@@ -171,20 +177,28 @@ class StagedROIHeads(nn.Module):
         context: RoIContext,
         stage: CascadeStage,
         samples: list[Instances],
+        rois: RoIs,
         classified: Classified,
         deltas: Tensor,
     ) -> list[Instances]:
-        boxes = [s.proposal_boxes.tensor for s in samples]
-        refined = stage.refine(classified.logits, deltas, boxes, context.image_sizes)
+        classes = torch.cat([s.gt_classes for s in samples])
+        refined = stage.refine(context, rois, classified, deltas, classes)
         return [
             Instances(s.image_size, proposal_boxes=Boxes(b), is_gt=s.is_gt)
             for s, b in zip(samples, refined, strict=True)
         ]
 
-    def predict(self, context: RoIContext, proposals: list[Instances]) -> list[RoIPredictions]:
+    def predict(
+        self, context: RoIContext, proposals: list[Instances], *, every_roi: bool = False
+    ) -> list[RoIPredictions]:
         """Return the predictions of each image in the frame of the resized input.
 
         Only RoIs that the selection may keep are in it: the last regression is not run for others.
+
+        Args:
+            context: of the batch.
+            proposals: one ``Instances`` an image with ``proposal_boxes``.
+            every_roi: keep all RoIs, in the order of the proposals.
         """
         boxes = [p.proposal_boxes.tensor for p in proposals]
         logits: list[Tensor] = []
@@ -195,22 +209,28 @@ class StagedROIHeads(nn.Module):
             logits.append(previous.logits)
             rows = torch.arange(len(rois), device=rois.boxes.device)
             deltas = stage.head.regress(context, rois, previous, rows)
-            boxes = stage.refine(previous.logits, deltas, boxes, context.image_sizes)
-        return self._predict_last(context, boxes, logits, previous)
+            boxes = stage.refine(context, rois, previous, deltas)
+        return self._predict_last(context, boxes, logits, previous, every_roi)
 
     def _predict_last(
-        self, context: RoIContext, boxes: list[Tensor], logits: list[Tensor], previous: Classified | None
+        self,
+        context: RoIContext,
+        boxes: list[Tensor],
+        logits: list[Tensor],
+        previous: Classified | None,
+        every_roi: bool,
     ) -> list[RoIPredictions]:
         stage = self.stages[-1]
         rois = context.rois(boxes)
         classified = stage.head.classify(context, rois, previous)
         scores = self.fusion([*logits, classified.logits])
-        rows = self.selection.may_keep(scores).nonzero().squeeze(1)
+        rows = (self.selection.may_keep(scores) | every_roi).nonzero().squeeze(1)
         deltas = stage.head.regress(context, rois, classified, rows)
-        decoded = stage.decode(deltas, rois.boxes[rows])
+        decoded = stage.decode(deltas, classified.boxes[rows])
         predictions = []
         for i, size in enumerate(context.image_sizes):
             of_image = rois.image_index[rows] == i
-            clipped = clip_boxes(decoded[of_image].unflatten(1, (-1, 4)), size).flatten(1)
-            predictions.append(RoIPredictions(clipped, scores[rows][of_image], tuple(size)))
+            clipped = self.convention.clip(decoded[of_image].unflatten(1, (-1, 4)), size).flatten(1)
+            found = RoIPredictions(clipped, scores[rows][of_image], tuple(size), self.convention)
+            predictions.append(found)
         return predictions

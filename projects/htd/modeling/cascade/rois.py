@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from htd.layers import FeatureTable
+from htd.layers import ContinuousBoxes, FeatureTable
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class LevelRule:
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         size = torch.sqrt(width * height)
         level = torch.floor(torch.log2(size / self.finest_size + self.offset))
-        return level.clamp(min=0, max=self.num_levels - 1).long()
+        # A box that is not finite is read from the finest level, as one without area.
+        return level.nan_to_num(nan=0.0).clamp(min=0, max=self.num_levels - 1).long()
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,14 @@ class RoIContext:
         level_rule: assigns boxes to the maps of ``table``.
         shared: results of the context parts by name, such as an image-level vector (N, C) or a table of
             one more map.
+        convention: clips and rescales boxes, see :mod:`htd.layers.box_conventions`.
     """
 
     table: FeatureTable
     image_sizes: Sequence[tuple[int, int]]
     level_rule: LevelRule
     shared: dict[str, Tensor | FeatureTable] = field(default_factory=dict)
+    convention: ContinuousBoxes = field(default_factory=ContinuousBoxes)
 
     def rois(self, boxes: Sequence[Tensor]) -> RoIs:
         """Join the boxes (R_i, 4) of the N images."""

@@ -137,4 +137,4 @@ class GraphClassification(nn.Module):
         """Classify by given features x (R, C, S, S) and image vectors (R, C)."""
         embedding, base = self.fcs.forward_with_vector(x, vector)
         features = base + self.graph(embedding, rois, classifier)
-        return Classified(self.cls_score(features), self.cls_score, features)
+        return Classified(self.cls_score(features), self.cls_score, features, rois.boxes)

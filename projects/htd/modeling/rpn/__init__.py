@@ -1,5 +1,6 @@
 """Region proposal network with the published rules as parts."""
 
+from htd.modeling.rpn.anchors import RoundedAnchorGenerator
 from htd.modeling.rpn.labeling import AnchorLabeler
 from htd.modeling.rpn.normalizer import AnchorBudget, SampledAnchors
 from htd.modeling.rpn.proposals import Detectron2ProposalRule, ProposalRule
@@ -11,5 +12,6 @@ __all__ = [
     "Detectron2ProposalRule",
     "ProposalRule",
     "PublishedRPN",
+    "RoundedAnchorGenerator",
     "SampledAnchors",
 ]

@@ -13,7 +13,7 @@ import torch
 from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
-from htd.layers import last_claim
+from htd.layers import ContinuousBoxes, last_claim
 
 
 class AnchorLabeler:
@@ -31,6 +31,7 @@ class AnchorLabeler:
             must stay below width (height) plus this. Negative: no such limit.
         pad_divisor: an image's sides are padded to multiples of this; anchors of cells beyond an
             image's own padding (in a batch with a larger image) never take part.
+        convention: tests boxes against the border, see :mod:`htd.layers.box_conventions`; continuous if None.
         pairs_at_once: pairs of anchor and ground truth held in memory at a time.
     """
 
@@ -42,6 +43,7 @@ class AnchorLabeler:
         low_quality_iou: float = 0.3,
         allowed_border: float = 0,
         pad_divisor: int = 32,
+        convention: ContinuousBoxes | None = None,
         pairs_at_once: int = 2**22,
     ):
         self.positive_iou = positive_iou
@@ -49,6 +51,7 @@ class AnchorLabeler:
         self.low_quality_iou = low_quality_iou
         self.allowed_border = allowed_border
         self.pad_divisor = pad_divisor
+        self.convention = convention or ContinuousBoxes()
         self.pairs_at_once = pairs_at_once
 
     def __call__(
@@ -85,8 +88,7 @@ class AnchorLabeler:
             part = (x1 + x2) / 2 < self._cells_end(width, stride) - 0.01
             part &= (y1 + y2) / 2 < self._cells_end(height, stride) - 0.01
             if self.allowed_border >= 0:
-                border = self.allowed_border
-                part &= (x1 >= -border) & (y1 >= -border) & (x2 < width + border) & (y2 < height + border)
+                part &= self.convention.inside(boxes, image_size, self.allowed_border)
             parts.append(part)
         return torch.cat(parts)
 

@@ -14,12 +14,12 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from htd.layers.box_coder import clip_boxes
+from htd.layers.box_conventions import ContinuousBoxes
 from htd.layers.sampling import full_precision
 
 
 class ProposalRule:
-    """The rule of the published HTD: boxes without area stay.
+    """The rule of the published HTD and TSD: boxes without area stay.
 
     Paper: Feature Pyramid Networks, section 4. On each level the anchors with the best scores are
     decoded and clipped to the image without padding, non-maximum suppression works within each
@@ -30,6 +30,7 @@ class ProposalRule:
         pre_nms_topk: (train, test) anchors kept on each level.
         post_nms_topk: (train, test) proposals kept in each image.
         nms_thresh: boxes with a larger IoU than this with a better one are suppressed.
+        convention: clips boxes, see :mod:`htd.layers.box_conventions`; continuous if None.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class ProposalRule:
         pre_nms_topk: tuple[int, int],
         post_nms_topk: tuple[int, int],
         nms_thresh: float = 0.7,
+        convention: ContinuousBoxes | None = None,
     ):
         self.pre_nms_topk = tuple(pre_nms_topk)
         self.post_nms_topk = tuple(post_nms_topk)
         self.nms_thresh = nms_thresh
+        self.convention = convention or ContinuousBoxes()
 
     @torch.no_grad()
     def __call__(
@@ -80,7 +83,7 @@ class ProposalRule:
         scores = torch.cat([scores for _, scores in per_level], dim=1)
         keep_at_most = self.post_nms_topk[not training]
         return [
-            self._suppress(clip_boxes(b, size), s, levels, size, keep_at_most)
+            self._suppress(self.convention.clip(b, size), s, levels, size, keep_at_most)
             for b, s, size in zip(boxes, scores, image_sizes, strict=True)
         ]
 
@@ -116,7 +119,7 @@ class Detectron2ProposalRule(ProposalRule):
     out instead of raising.
 
     Args:
-        pre_nms_topk, post_nms_topk, nms_thresh: those of :class:`ProposalRule`.
+        pre_nms_topk, post_nms_topk, nms_thresh, convention: those of :class:`ProposalRule`.
         min_box_size: boxes with a side not larger than this many pixels are dropped.
     """
 
@@ -127,8 +130,14 @@ class Detectron2ProposalRule(ProposalRule):
         post_nms_topk: tuple[int, int],
         nms_thresh: float = 0.7,
         min_box_size: float = 0.0,
+        convention: ContinuousBoxes | None = None,
     ):
-        super().__init__(pre_nms_topk=pre_nms_topk, post_nms_topk=post_nms_topk, nms_thresh=nms_thresh)
+        super().__init__(
+            pre_nms_topk=pre_nms_topk,
+            post_nms_topk=post_nms_topk,
+            nms_thresh=nms_thresh,
+            convention=convention,
+        )
         self.min_box_size = min_box_size
 
     def _valid(self, boxes: Tensor, scores: Tensor) -> Tensor:
