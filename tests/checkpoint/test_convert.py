@@ -5,6 +5,7 @@ import torch
 
 from htd.checkpoint import convert
 from htd.checkpoint.formats import FORMATS, Format, Rule
+from htd.checkpoint.formats.class_order import background_last
 from htd.errors import UserError
 from tests.checkpoint.tiny import ALIAS, NAMES, build, published
 
@@ -158,13 +159,14 @@ class TestNew:
 
 
 def test_values_that_need_another_layout(monkeypatch):
-    """A later format may have to permute rows, say to bring the background to the end."""
-    rule = Rule(r"cls\.weight", f"{CLASSIFIER}.weight", transform=lambda rows: rows.roll(-1, 0))
-    form = Format("toy", "Toy", "^cls", rules=(rule,), ignored=(), model_mark="", configs=())
+    rule = Rule(r"cls\.weight", f"{CLASSIFIER}.weight", transform=background_last)
+    form = Format("toy", "Toy", ("^cls",), (rule,), ignored=(), model_marks=(), configs=(), convention=None)
     monkeypatch.setitem(FORMATS, "toy", form)
     rows = torch.arange(15.0).view(3, 5)
     converted, _ = convert({"cls.weight": rows}, build(), source="toy", strict=False)
     assert torch.equal(converted[f"{CLASSIFIER}.weight"], rows[[1, 2, 0]])
+    _, report = convert({"cls.weight": torch.tensor(1.0)}, build(), source="toy", strict=False)
+    assert report.mismatched == {f"{CLASSIFIER}.weight": ("cls.weight", (), (3, 5))}
 
 
 def test_value_that_is_no_tensor():

@@ -24,14 +24,17 @@ BOX_HEAD = "roi_head.bbox_head.0.shared_fcs.0.weight"
         ("htc", ["roi_head.mask_head.1.conv_res.conv.weight", "roi_head.semantic_head.convs.0.conv.weight"]),
         ("cascade_mask_rcnn", [*BODY, BOX_HEAD, "roi_head.mask_head.0.convs.0.conv.weight"]),
         ("mask_rcnn", [*BODY, "roi_head.mask_head.upsample.weight"]),
-        ("tsd", [*BODY, "bbox_head.shared_fcs.0.weight", "bbox_head.TSD_fc_cls.weight"]),
-        ("tsd", [*BODY, "bbox_head.0.shared_fcs.0.weight", "bbox_head.0.TSD_fc_cls.weight"]),
+        ("tsd_faster", [*BODY, "bbox_head.shared_fcs.0.weight", "bbox_head.TSD_fc_cls.weight"]),
+        ("tsd_mask", [*BODY, "mask_head.upsample.weight", "bbox_head.TSD_fc_cls.weight"]),
+        ("tsd_cascade", [*BODY, "bbox_head.0.shared_fcs.0.weight", "bbox_head.0.TSD_fc_cls.weight"]),
+        ("tsd_cascade", ["bbox_head.0.shared_fcs.0.weight", "bbox_head.1.TSD_fc_cls.weight"]),
         ("tood", [*BODY, "bbox_head.tood_cls.weight"]),
         ("salt", [*BODY, "bbox_head.salt_cls.weight"]),
         ("salt", [*BODY, "bbox_head.retina_cls.weight", "bbox_head.ram_cls_conv.conv.weight"]),
         ("atss", [*BODY, "bbox_head.atss_cls.weight"]),
         ("gfl", [*BODY, "bbox_head.gfl_cls.weight"]),
-        ("mmdetection1", [*BODY, "bbox_head.shared_fcs.0.weight"]),
+        ("faster_rcnn_mmdetection1", [*BODY, "bbox_head.shared_fcs.0.weight"]),
+        ("mmdetection1", [*BODY, "bbox_head.shared_fcs.0.weight", "mask_head.upsample.weight"]),
         ("mmdetection1", [*BODY, "bbox_head.0.shared_fcs.0.weight"]),
         ("mmdetection1", ["mask_head.upsample.weight"]),
         ("mmdetection1", ["mask_head.2.upsample.weight"]),
@@ -48,7 +51,7 @@ def test_recognised_by_its_keys(name, keys):
 def test_unknown_keys():
     assert recognise(["encoder.weight"]) is None
     with pytest.raises(
-        UserError, match="no known checkpoint format .first keys: a, b, c.*htd, htc, htc_without_"
+        UserError, match="no known checkpoint format .first keys: a, b, c.*tsd_faster, htd, htc, htc_without_"
     ):
         choose(["d", "c", "b", "a"])
 
@@ -58,8 +61,8 @@ def test_unknown_keys():
     [
         ("bbox_head.tood_cls.weight", "those of TOOD: no key map"),
         (
-            "bbox_head.shared_fcs.0.weight",
-            "MMDetection 1: there a box is one pixel wider .* background is the first",
+            "bbox_head.0.shared_fcs.0.weight",
+            "HTC of MMDetection 1: there a box is one pixel wider .* background is the first",
         ),
         ("conv1.weight", "imagenet:///path"),
         ("roi_heads.box_head.fc1.weight", "without conversion"),
@@ -72,7 +75,7 @@ def test_message_names_a_foreign_file(key, text):
 
 def test_source_forces_a_format():
     assert choose(["anything"], "htd") is FORMATS["htd"]
-    with pytest.raises(UserError, match="'hdt' is not a checkpoint format; there are: htd"):
+    with pytest.raises(UserError, match="'hdt' is not a checkpoint format; there are: tsd_cascade, "):
         choose(["anything"], "hdt")
 
 
@@ -115,6 +118,7 @@ def test_source_forces_a_format():
             "roi_heads.context.semantic.embedding.bias",
         ),
         ("htc", "roi_head.semantic_head.conv_logits.bias", "roi_heads.context.semantic.predictor.bias"),
+        ("faster_rcnn_mmdetection1", "bbox_head.fc_reg.bias", "roi_heads.stages.0.head.bbox_pred.bias"),
     ],
 )
 def test_key_map(source, published, ours):
@@ -132,6 +136,11 @@ def test_key_map(source, published, ours):
         ("htc_without_semantic", "roi_head.semantic_head.conv_logits.bias"),
         ("cascade_mask_rcnn", "roi_head.mask_head.1.conv_res.conv.bias"),
         ("mask_rcnn", "roi_head.mask_head.0.upsample.bias"),
+        ("tsd_faster", "mask_head.upsample.bias"),
+        ("tsd_faster", "bbox_head.0.TSD_fc_cls.bias"),
+        ("tsd_faster", "bbox_head.delta_c.1.bias"),
+        ("tsd_cascade", "bbox_head.TSD_fc_cls.bias"),
+        ("faster_rcnn_mmdetection1", "bbox_head.0.fc_cls.bias"),
     ],
 )
 def test_no_rule_guesses(source, key):
@@ -158,6 +167,10 @@ def test_no_rule_guesses(source, key):
             ["mask_branch.heads.1.deconv", "mask_branch.flow.transforms.0", "context.semantic.embedding"],
         ),
         ("htd", ["stages.1.head.classification.cls_score", "mask_branch.heads.0.deconv"]),
+        ("tsd_faster", ["stages.0.head.trunk"]),
+        ("tsd_mask", ["stages.0.head.trunk", "mask_branch.heads.0.deconv"]),
+        ("tsd_cascade", ["stages.0.head.trunk", "stages.1.head.trunk"]),
+        ("tsd_cascade", ["stages.1.head.trunk", "stages.1.head.classification.cls_score"]),
     ],
 )
 def test_system_of_a_model(name, added):
@@ -167,5 +180,5 @@ def test_system_of_a_model(name, added):
 
 def test_formats_name_configs_that_exist():
     named = [config for form in FORMATS.values() for config in form.configs]
-    assert len(set(named)) == len(named) == 18
+    assert len(set(named)) == len(named) == 27
     assert [config for config in named if not Path(config).is_file()] == []

@@ -112,6 +112,7 @@ def test_deformable_layers_take_the_weights_of_the_layers_they_replace():
         ("imagenet://torchvision/resnet152", torchvision.models.ResNet152_Weights.IMAGENET1K_V1.url),
         ("imagenet://mmdet/resnext101_64x4d", imagenet.OPENMMLAB + "resnext101_64x4d-ee2c6f71.pth"),
         ("imagenet://mmdet/resnext101_32x4d", imagenet.OPENMMLAB + "resnext101_32x4d-a5af3160.pth"),
+        ("imagenet://timm/senet154", imagenet.TIMM + "legacy_senet154-e9eb9fe6.pth"),
     ],
 )
 def test_named_weights(uri, url, weights, monkeypatch):
@@ -132,7 +133,7 @@ def test_named_weights(uri, url, weights, monkeypatch):
 def test_every_named_file_carries_the_hash_that_is_checked():
     models = torchvision.models.list_models(torchvision.models)
     urls = [imagenet._torchvision_url(model) for model in models if model.startswith(("resnet", "resnext"))]
-    names = urls + list(imagenet.OPENMMLAB_FILES.values())
+    names = urls + list(imagenet.FILES.values())
     assert len(urls) > 6 and all(len(torch.hub.HASH_REGEX.search(name)[1]) == 8 for name in names)
 
 
@@ -149,7 +150,8 @@ def test_no_connection(monkeypatch):
     ("uri", "message"),
     [
         ("imagenet://torchvision/vgg16", "torchvision has no backbone weights 'vgg16'; there are resnet101"),
-        ("imagenet://mmdet/resnext50_32x4d", "no such weights; there are resnext101_32x4d"),
+        ("imagenet://mmdet/resnext50_32x4d", "no such weights; there are mmdet/resnext101_32x4d"),
+        ("imagenet://timm/resnet50", "no such weights; there are .*, timm/senet154"),
         ("imagenet://nowhere/file.pth", "no ImageNet weights at 'nowhere/file.pth'"),
         ("imagenet:///nowhere/file.pth", "no ImageNet weights at '/nowhere/file.pth'"),
     ],
@@ -161,7 +163,11 @@ def test_unknown_places(uri, message):
 
 @pytest.mark.parametrize(
     ("keys", "found"),
-    [(["backbone.conv1.weight", "neck.x"], "backbone.conv1.weight, neck.x"), ([], "no tensor at all")],
+    [
+        (["backbone.conv1.weight", "neck.x"], "backbone.conv1.weight, neck.x"),
+        (["layer0.conv1.weight", "layer1.0.conv1.norm.bias"], "layer1.0.conv1.norm.bias"),
+        ([], "no tensor at all"),
+    ],
 )
 def test_other_files_are_refused(keys, found):
     with pytest.raises(UserError, match=f"found {found}"):

@@ -176,24 +176,30 @@ class TestDescribeUnconverted:
         assert find_unconverted(save(tood, tmp_path / "b.pth")).title == "TOOD"
 
     @pytest.mark.parametrize(
-        ("name", "prefix", "title", "advice"),
+        ("name", "prefix", "title"),
         [
-            ("htc_r50", "", "HTC", ""),
-            ("htc_r50", "module.", "HTC", ""),
-            ("htc_without_semantic_r50", "", "HTC without semantics", ""),
-            ("cascade_mask_rcnn_r50", "", "Cascade Mask R-CNN", ""),
-            ("mask_rcnn_r50", "", "Mask R-CNN", ""),
+            ("htc/htc_r50", "", "HTC"),
+            ("htc/htc_r50", "module.", "HTC"),
+            ("htc/htc_without_semantic_r50", "", "HTC without semantics"),
+            ("htc/cascade_mask_rcnn_r50", "", "Cascade Mask R-CNN"),
+            ("htc/mask_rcnn_r50", "", "Mask R-CNN"),
+            ("tsd/manifest_faster_rcnn_r50_fpn_TSD_1x", "module.", "TSD on Faster R-CNN"),
+            ("tsd/manifest_mask_rcnn_r50_fpn_TSD_1x", "", "TSD on Mask R-CNN"),
+            ("tsd/manifest_cascade_rcnn_r50_fpn_TSD_20e", "", "TSD on Cascade R-CNN"),
+            ("tsd/manifest_openimages_r50_fpn_classsampling", "", "Faster R-CNN of MMDetection 1"),
         ],
     )
-    def test_published_files_with_masks(self, tmp_path, name, prefix, title, advice):
-        keys = [prefix + key for key in golden.manifest("htc", name)["entries"]]
+    def test_published_files(self, tmp_path, name, prefix, title):
+        keys = [prefix + key for key in golden.manifest(*name.split("/"))["entries"]]
         path = save({"state_dict": dict.fromkeys(keys, torch.zeros(1))}, tmp_path / "a.pth")
-        assert find_unconverted(path) == (title, advice)
+        assert find_unconverted(path) == (title, "")
 
     def test_file_of_2019_is_refused_with_the_reason(self, tmp_path):
         weights = {"state_dict": {"mask_head.0.upsample.weight": torch.zeros(1)}}
         title, advice = find_unconverted(save(weights, tmp_path / "a.pth"))
-        assert title == "a two-stage detector of MMDetection 1" and "RoIAlign is shifted" in advice
+        assert (
+            title == "Mask R-CNN, Cascade R-CNN or HTC of MMDetection 1" and "RoIAlign is shifted" in advice
+        )
 
     def test_our_own_files(self, tmp_path):
         own = {"model": {"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}, "iteration": 3}

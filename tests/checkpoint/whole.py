@@ -6,6 +6,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
+from htd.checkpoint import ConversionReport, convert
+from htd.checkpoint.formats import COUNTER, FORMATS
 from tests import golden
 
 
@@ -23,3 +25,18 @@ def file_of(system: str, manifest: str, device: str = "meta") -> dict[str, torch
     """Return a tensor for each name of a published file."""
     entries = golden.manifest(system, manifest)["entries"]
     return {key: torch.zeros(shape, device=device) for key, shape in entries.items()}
+
+
+def convert_one_to_one(
+    weights: dict[str, torch.Tensor], config: str
+) -> tuple[dict[str, torch.Tensor], ConversionReport]:
+    """Convert a file without second names; fail unless all of it but counters fills the whole model."""
+    model = model_of(config)
+    converted, report = convert(weights, model)
+    model.load_state_dict(converted, strict=True)
+    assert report.complete and not (report.counters or report.new or report.aliases)
+    assert set(report.used) | set(report.ignored) == set(weights)
+    assert all(key.endswith(COUNTER) for key in report.ignored)
+    assert sorted(report.used.values()) == sorted(model.state_dict())  # each once, and all
+    assert f"configs/{config}.py" in FORMATS[report.format].configs
+    return converted, report

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from htd.checkpoint.diagnose import explain
+from htd.checkpoint.diagnose import explain, other_boxes
 from htd.checkpoint.formats import COUNTER, Format, Rule, choose
 from htd.checkpoint.report import ConversionReport
 from htd.errors import UserError
 
-# our name -> [(published name, rule, values)]
+# our name -> [(published name, rule, values in our layout)]
 Placed = dict[str, list[tuple[str, Rule, Tensor]]]
 
 _NO_COUNTER = "batch counter, which the model does not keep"
@@ -53,7 +53,8 @@ def convert(
 
     Raises:
         UserError: unknown format or ``source``, a value that is no tensor, a prefix in ``new`` that
-            no parameter has, with ``strict`` a misfit (one error that lists all of them).
+            no parameter has, weights that were trained with boxes of another convention than the
+            model's, with ``strict`` a misfit (one error that lists all of them).
     """
     weights = _tensors(state_dict)
     form = choose(weights, source)
@@ -61,6 +62,7 @@ def convert(
     _check_new(new, own)
     report = ConversionReport(form.name, form.title)
     placed = _relative_to(own, _place(weights, form, report))
+    _check_boxes(form, model, placed)
     result = _take(placed, own, tuple(new), report)
     _complete(result, own, tuple(new), report)
     if not report.complete:
@@ -88,19 +90,27 @@ def _check_new(new: Sequence[str], own: Iterable[str]) -> None:
         raise UserError(f"no parameter of the model begins with {', '.join(idle)}, so it cannot begin anew")
 
 
+def _check_boxes(form: Format, model: nn.Module, placed: Placed) -> None:
+    """Refuse weights that would fit by their shapes alone; to a part without RoI heads any boxes will do."""
+    heads = getattr(model, "roi_heads", model)
+    sentence = other_boxes(form, _shapes(placed), getattr(heads, "convention", None))
+    if sentence:
+        raise UserError(sentence)
+
+
 def _place(weights: Mapping[str, Tensor], form: Format, report: ConversionReport) -> Placed:
     """Return our names with what the file has for each, the published name whose rule is first leading."""
     placed: Placed = defaultdict(list)
     for key, value in weights.items():
         reason = form.reason_to_ignore(key)
-        found = form.place(key)
+        found = form.place(key, weights)
         if reason is not None:
             report.ignored[key] = reason
         elif found is None:
             report.unmatched[key] = None
         else:
             target, rule = found
-            placed[target].append((key, rule, value))
+            placed[target].append((key, rule, rule.in_our_layout(value)))
     for entries in placed.values():
         entries.sort(key=lambda entry: form.rules.index(entry[1]))
     return placed
@@ -125,7 +135,7 @@ def _take(
     """Return the tensors that fit, and note in the report what became of the others."""
     result = {}
     for name, entries in placed.items():
-        (key, rule, value), *others = entries
+        (key, _, value), *others = entries
         if name not in own:
             for other, *_ in entries:
                 if name.endswith(COUNTER) and _mean_beside(name) in own:
@@ -136,7 +146,6 @@ def _take(
         report.aliases.update({other: key for other, *_ in others})
         if not all(_equal(value, same) for _, _, same in others):
             report.conflicts[name] = [other for other, *_ in entries]
-        value = rule.transform(value) if rule.transform else value
         if value.shape == own[name].shape:
             result[name] = value
             report.used[key] = name
@@ -166,8 +175,11 @@ def _complete(
 
 
 def _hints(form: Format, placed: Placed, own: Mapping[str, Tensor], missing: list[str]) -> list[str]:
-    published = {name: tuple(entries[0][2].shape) for name, entries in placed.items()}
-    return explain(form, published, {name: tuple(value.shape) for name, value in own.items()}, missing)
+    return explain(form, _shapes(placed), {name: tuple(value.shape) for name, value in own.items()}, missing)
+
+
+def _shapes(placed: Placed) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(entries[0][2].shape) for name, entries in placed.items()}
 
 
 def _mean_beside(counter: str) -> str:

@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from htd.checkpoint.formats import FORMATS, Format
+from htd.layers import ContinuousBoxes, InclusiveBoxes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+# Rows of a classifier for the challenge classes of OpenImages and the background.
+_OPENIMAGES_ROWS = 501
+# What the corners of boxes do: continuous, inclusive.
+_CORNERS = ("end between pixels", "name their first and last pixel")
 # What can be hung on a detector, and how messages call it.
 _ADDED = {
     "roi_heads.mask_branch": "mask branch",
@@ -28,21 +33,25 @@ class Backbone:
         depth: 50, 101 or 152.
         groups, width: groups of the 3x3 convolutions and channels of one group in res2.
         deformable: whether some block has an offset layer.
+        squeezing: whether the blocks have squeeze-and-excitation: SENet-154.
     """
 
     depth: int
     groups: int
     width: int
     deformable: bool
+    squeezing: bool
 
     def has_config(self, config: str) -> bool:
         """Tell whether a config, by its name, builds this backbone."""
         tag = f"r{self.depth}" if self.groups == 1 else f"x{self.depth}_{self.groups}x{self.width}d"
+        tag = "senet154" if self.squeezing else tag
         return f"_{tag}_fpn_" in config and ("_dcn_" in config) == self.deformable
 
     def __str__(self) -> str:
         plain = self.groups == 1
         name = f"ResNet-{self.depth}" if plain else f"ResNeXt-{self.depth} {self.groups}x{self.width}d"
+        name = "SENet-154" if self.squeezing else name
         return name + (" with deformable layers" if self.deformable else "")
 
 
@@ -53,8 +62,9 @@ def backbone_of(shapes: Shapes) -> Backbone | None:
     if depth is None or (2, 0) not in blocks:
         return None
     out_channels, width = blocks[2, 0][:2]
-    deformable = any("conv2_offset" in name for name in shapes)
-    return Backbone(depth, out_channels // width, width, deformable)
+    deformable = any(re.search(r"\.conv2[._]offset\.", name) for name in shapes)
+    squeezing = any(".se_module." in name for name in shapes)
+    return Backbone(depth, out_channels // width, width, deformable, squeezing)
 
 
 def explain(form: Format, published: Shapes, model: Shapes, missing: Sequence[str]) -> list[str]:
@@ -62,21 +72,45 @@ def explain(form: Format, published: Shapes, model: Shapes, missing: Sequence[st
 
     Args:
         form: format of the file.
-        published: shapes of the file under our names.
+        published: shapes of the file under our names, in our layout.
         model: shapes of the model.
         missing: names of the model that the file does not fill and that may not begin anew.
     """
     others = [*_system(form, model), *_backbone(published, model)]
     if others:
-        others[-1] += _fitting(form, backbone_of(published))
-    return [*(f"{other}." for other in others), *_parts(published, missing), *_classes(published, model)]
+        others[-1] += _fitting(form, published)
+    return [
+        *(f"{other}." for other in others),
+        *_parts(published, missing),
+        *_classes(form, published, model),
+    ]
+
+
+def other_boxes(form: Format, published: Shapes, convention: ContinuousBoxes | None) -> str:
+    """Return what is wrong if the weights were trained with other boxes than those of the model, else "".
+
+    The shapes do not show it, and the detections would be off by up to a pixel.
+
+    Args:
+        form, published: as in :func:`explain`.
+        convention: that of the model's RoI heads; None: a part without, which any weights fit.
+    """
+    if form.convention is None or convention is None:
+        return ""
+    theirs, ours = issubclass(form.convention, InclusiveBoxes), isinstance(convention, InclusiveBoxes)
+    if theirs == ours:
+        return ""
+    return (
+        f"weights of {form.title} were trained with boxes that {_CORNERS[theirs]}, those of this model "
+        f"{_CORNERS[ours]}: the shapes may fit, but boxes would be a pixel off" + _fitting(form, published)
+    )
 
 
 def _system(form: Format, model: Shapes) -> Iterator[str]:
     if not any(name.startswith("backbone.") for name in model):
         return  # a part tells too little
     owner = next((other for other in FORMATS.values() if other.owns(model)), None)
-    if owner is not form:
+    if owner is None or owner.model_marks != form.model_marks:
         yield f"The file is of {form.title}, the model of {owner.title if owner else 'another detector'}"
 
 
@@ -86,12 +120,20 @@ def _backbone(published: Shapes, model: Shapes) -> Iterator[str]:
         yield f"The file has a {theirs}, the model a {ours}"
 
 
-def _fitting(form: Format, backbone: Backbone | None) -> str:
-    """Return which of our configs the file fits; without a known backbone, those of its system."""
+def _fitting(form: Format, published: Shapes) -> str:
+    """Return which of our configs the file fits."""
     if not form.configs:
         return ""
-    names = [name for name in form.configs if backbone is None or backbone.has_config(name)]
-    return f"; configs that fit the file: {', '.join(names) or 'none'}"
+    return f"; configs that fit the file: {', '.join(_configs(form, published)) or 'none'}"
+
+
+def _configs(form: Format, published: Shapes) -> list[str]:
+    """Return our configs for the file's backbone, if it is known, and those for its data if there are any."""
+    backbone = backbone_of(published)
+    fitting = [name for name in form.configs if backbone is None or backbone.has_config(name)]
+    scores = [shape for name, shape in published.items() if name.endswith("cls_score.bias")]
+    of_data = [name for name in fitting if ("_openimages" in name) == ((_OPENIMAGES_ROWS,) in scores)]
+    return of_data or fitting
 
 
 def _parts(published: Shapes, missing: Sequence[str]) -> Iterator[str]:
@@ -107,7 +149,7 @@ def _below(part: str, names: Iterable[str]) -> bool:
     return any(name.startswith(f"{part}.") for name in names)
 
 
-def _classes(published: Shapes, model: Shapes) -> Iterator[str]:
+def _classes(form: Format, published: Shapes, model: Shapes) -> Iterator[str]:
     both = {name: (published[name], model[name]) for name in published.keys() & model.keys()}
     rows = {
         name: (theirs[0], ours[0])
@@ -118,9 +160,11 @@ def _classes(published: Shapes, model: Shapes) -> Iterator[str]:
     score = next((sizes for name, sizes in rows.items() if "cls_score." in name), None)
     labels = next((sizes for name, sizes in rows.items() if "semantic.predictor." in name), None)
     if score:
+        fitting = _configs(form, published) if _OPENIMAGES_ROWS in score else []
+        configs = "".join(f"take {name}, " for name in fitting)
         yield (
             f"The classifier has {score[0]} rows in the file and {score[1]} in the model (one a class, one "
-            f"for the background): set the model's num_classes, or name these parts as new: {parts}."
+            f"for the background): {configs}set the model's num_classes, or name these parts as new: {parts}."
         )
     elif labels:
         yield (

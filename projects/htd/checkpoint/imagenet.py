@@ -4,7 +4,8 @@ Importing this module makes Detectron2's path manager know the scheme:
 
     imagenet://torchvision/resnet50          torchvision's first weights of a ResNet or ResNeXt
     imagenet://mmdet/resnext101_64x4d        OpenMMLab's weights of a ResNeXt
-    imagenet:///data/resnext101_64x4d.pth    a file with torchvision's names
+    imagenet://timm/senet154                 timm's weights of SENet-154
+    imagenet:///data/resnext101_64x4d.pth    a file with torchvision's names, or with those of SENet-154
 
 A checkpointer that opens such a path gets a file whose names are those of a detector's backbone.
 """
@@ -25,16 +26,20 @@ from torch import Tensor
 from torch.hub import load_state_dict_from_url
 
 from htd.checkpoint.formats.openmmlab import resnet_rules
+from htd.checkpoint.formats.senet import senet_rules
 from htd.checkpoint.io import read_checkpoint, state_dict_of, write_checkpoint
 from htd.errors import UserError
 
 SCHEME = "imagenet:"
 OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
-OPENMMLAB_FILES = {
-    "resnext101_32x4d": "resnext101_32x4d-a5af3160.pth",
-    "resnext101_64x4d": "resnext101_64x4d-ee2c6f71.pth",
+TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+FILES = {
+    "mmdet/resnext101_32x4d": f"{OPENMMLAB}resnext101_32x4d-a5af3160.pth",
+    "mmdet/resnext101_64x4d": f"{OPENMMLAB}resnext101_64x4d-ee2c6f71.pth",
+    "timm/senet154": f"{TIMM}legacy_senet154-e9eb9fe6.pth",
 }
-CLASSIFIER = ("fc.weight", "fc.bias")
+ORIGINS = ("torchvision/", "mmdet/", "timm/")
+CLASSIFIER = ("fc.weight", "fc.bias", "last_linear.weight", "last_linear.bias")
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +47,10 @@ logger = logging.getLogger(__name__)
 def convert_imagenet(
     weights: Mapping[str, Tensor], prefix: str = "backbone.bottom_up."
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Rename the weights of an ImageNet ResNet or ResNeXt.
+    """Rename the weights of an ImageNet ResNet, ResNeXt or SENet-154.
 
     Args:
-        weights: tensors by torchvision's names.
+        weights: tensors by torchvision's names, those of a SENet by pretrained-models' or timm's.
         prefix: what stands before our names.
 
     Returns:
@@ -53,9 +58,10 @@ def convert_imagenet(
         weights of a deformable layer have the name of the layer that it replaces.
 
     Raises:
-        UserError: other names than those of a ResNet.
+        UserError: other names than those of such a network.
     """
-    rules = resnet_rules("", prefix)
+    senet = any(name.startswith("layer0.") for name in weights)
+    rules = (senet_rules if senet else resnet_rules)("", prefix)
     converted, strange = {}, []
     dropped = [name for name in CLASSIFIER if name in weights]
     for name, value in weights.items():
@@ -67,8 +73,9 @@ def convert_imagenet(
     if strange or not converted:
         shown = ", ".join(strange[:3]) or "no tensor at all"
         raise UserError(
-            f"not the weights of an ImageNet ResNet: found {shown}; expected torchvision's names such as "
-            "conv1.weight and layer1.0.conv1.weight (for a detector's file: tools/convert_checkpoint.py)"
+            f"not the weights of an ImageNet ResNet or SENet-154: found {shown}; expected names such as "
+            "conv1.weight (SENet-154: layer0.conv1.weight) and layer1.0.conv1.weight (for a detector's file: "
+            "tools/convert_checkpoint.py)"
         )
     return converted, dropped
 
@@ -83,10 +90,10 @@ def read_imagenet(uri: str) -> dict[str, Tensor]:
     origin, _, name = place.partition("/")
     if origin == "torchvision":
         return _download(_torchvision_url(name))
-    if origin == "mmdet":
-        if name not in OPENMMLAB_FILES:
-            raise UserError(f"{uri}: no such weights; there are {', '.join(OPENMMLAB_FILES)}")
-        return _download(OPENMMLAB + OPENMMLAB_FILES[name])
+    if place.startswith(ORIGINS):
+        if place not in FILES:
+            raise UserError(f"{uri}: no such weights; there are {', '.join(FILES)}")
+        return _download(FILES[place])
     return _read_file(place)
 
 
@@ -118,7 +125,7 @@ def _read_file(path: str) -> dict[str, Tensor]:
     if not os.path.isfile(path):
         raise UserError(
             f"no ImageNet weights at {path!r}; train.init_checkpoint takes imagenet://torchvision/<model>, "
-            "imagenet://mmdet/<model> or imagenet:///path/to/file.pth"
+            "imagenet://mmdet/<model>, imagenet://timm/<model> or imagenet:///path/to/file.pth"
         )
     return state_dict_of(read_checkpoint(path), path)
 
@@ -150,7 +157,7 @@ class ImageNetHandler(PathHandler):
 
     def _isfile(self, path: str, **kwargs) -> bool:
         place = _place(path)
-        return place.startswith(("torchvision/", "mmdet/")) or os.path.isfile(place)
+        return place.startswith(ORIGINS) or os.path.isfile(place)
 
     def _exists(self, path: str, **kwargs) -> bool:
         return self._isfile(path)

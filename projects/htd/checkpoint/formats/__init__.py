@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from htd.checkpoint.formats.base import COUNTER, Foreign, Format, Ignored, Known, Rule
-from htd.checkpoint.formats.baselines import BODY, CASCADE_MASK_RCNN, CASCADE_RCNN, FASTER_RCNN, MASK_RCNN
-from htd.checkpoint.formats.foreign import DENSE, DETECTRON2, IMAGENET, OTHER, TSD
+from htd.checkpoint.formats.baselines import (
+    BODY,
+    CASCADE_MASK_RCNN,
+    CASCADE_RCNN,
+    FASTER_RCNN,
+    FASTER_RCNN_1,
+    MASK_RCNN,
+)
+from htd.checkpoint.formats.foreign import DENSE, DETECTRON2, IMAGENET, MMDETECTION_1, OTHER
 from htd.checkpoint.formats.htc import HTC, HTC_WITHOUT_SEMANTIC
 from htd.checkpoint.formats.htd import HTD
+from htd.checkpoint.formats.tsd import TSD_CASCADE, TSD_FASTER, TSD_MASK
 from htd.errors import UserError
 
 __all__ = [
@@ -26,6 +34,9 @@ __all__ = [
 
 # The first entry that claims a file counts, so what has more parts stands before what has fewer.
 _KNOWN: tuple[Known, ...] = (
+    TSD_CASCADE,
+    TSD_MASK,
+    TSD_FASTER,
     HTD,
     HTC,
     HTC_WITHOUT_SEMANTIC,
@@ -33,9 +44,10 @@ _KNOWN: tuple[Known, ...] = (
     MASK_RCNN,
     CASCADE_RCNN,
     FASTER_RCNN,
-    TSD,
+    MMDETECTION_1,
+    FASTER_RCNN_1,
     *DENSE,
-    *OTHER,
+    OTHER,
     DETECTRON2,
     IMAGENET,
     BODY,

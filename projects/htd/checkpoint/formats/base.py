@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from htd.layers import ContinuousBoxes
+
 COUNTER = "num_batches_tracked"
+Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,16 +24,25 @@ class Rule:
         pattern: regular expression of the whole published name.
         target: our name, as a template for ``re.Match.expand``.
         transform: what has to be done to the values, for layouts that differ; None: nothing.
+        beside: a published name, as a template like ``target``: the rule is about files that have it, too.
+            For names that stand for different parts, which only their neighbours tell. None: any file.
     """
 
     pattern: str
     target: str
-    transform: Callable[[Tensor], Tensor] | None = None
+    transform: Transform | None = None
+    beside: str | None = None
 
-    def place(self, key: str) -> str | None:
-        """Return our name of the published ``key``, None if the rule is not about it."""
+    def place(self, key: str, keys: Collection[str] = ()) -> str | None:
+        """Return our name of the ``key`` of a file with ``keys``, None if the rule is not about it."""
         match = re.fullmatch(self.pattern, key)
-        return match.expand(self.target) if match else None
+        if match is None or (self.beside is not None and match.expand(self.beside) not in keys):
+            return None
+        return match.expand(self.target)
+
+    def in_our_layout(self, value: Tensor) -> Tensor:
+        """Return the values as our parameter has them; a scalar, which has no layout, as it is."""
+        return self.transform(value) if self.transform and value.dim() else value
 
 
 @dataclass(frozen=True)
@@ -48,17 +60,17 @@ class Known:
     Attributes:
         name: short name, as in ``--source``.
         title: how messages call it.
-        mark: regular expression; the file is of this kind if it is found in one of the keys and
+        marks: regular expressions; the file is of this kind if each is found in one of the keys and
             no kind that stands earlier in the list claims the file.
     """
 
     name: str
     title: str
-    mark: str
+    marks: tuple[str, ...]
 
-    def claims(self, keys: Iterable[str]) -> bool:
-        """Tell whether one of the keys carries the mark."""
-        return _found(self.mark, keys)
+    def claims(self, keys: Collection[str]) -> bool:
+        """Tell whether the keys carry all marks."""
+        return _found(self.marks, keys)
 
 
 @dataclass(frozen=True)
@@ -75,23 +87,27 @@ class Format(Known):
     Attributes:
         rules: the first one that fits a name counts.
         ignored: names that are left out on purpose.
-        model_mark: as ``mark``, for our names: tells which system a model is of.
+        model_marks: as ``marks``, for our names: tell which system a model is of. Formats of one system
+            have the same.
         configs: our configs that published files of this format fit.
+        convention: what the corners of boxes meant in training, a class of
+            :mod:`htd.layers.box_conventions`; None: the file does not tell.
     """
 
     rules: tuple[Rule, ...]
     ignored: tuple[Ignored, ...]
-    model_mark: str
+    model_marks: tuple[str, ...]
     configs: tuple[str, ...]
+    convention: type[ContinuousBoxes] | None
 
-    def owns(self, names: Iterable[str]) -> bool:
-        """Tell whether one of a model's parameter names carries the mark."""
-        return _found(self.model_mark, names)
+    def owns(self, names: Collection[str]) -> bool:
+        """Tell whether a model's parameter names carry all marks."""
+        return _found(self.model_marks, names)
 
-    def place(self, key: str) -> tuple[str, Rule] | None:
-        """Return our name of the published ``key`` and the rule that gave it."""
+    def place(self, key: str, keys: Collection[str] = ()) -> tuple[str, Rule] | None:
+        """Return our name of the ``key`` of a file with ``keys``, and the rule that gave it."""
         for rule in self.rules:
-            target = rule.place(key)
+            target = rule.place(key, keys)
             if target is not None:
                 return target, rule
         return None
@@ -107,6 +123,5 @@ def renumbered(pattern: str, target: str, numbers: dict[int, int]) -> Iterator[R
         yield Rule(pattern.replace("#", str(theirs)), target.replace("#", str(ours)))
 
 
-def _found(mark: str, names: Iterable[str]) -> bool:
-    pattern = re.compile(mark)
-    return any(pattern.search(name) for name in names)
+def _found(marks: Iterable[str], names: Collection[str]) -> bool:
+    return all(any(pattern.search(name) for name in names) for pattern in map(re.compile, marks))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from htd.checkpoint.formats.base import Format, Rule, renumbered
 from htd.checkpoint.formats.openmmlab import CASCADE_RULES, IGNORED, STAGED_MASK_RULES, TWO_STAGE_RULES
+from htd.layers import ContinuousBoxes
 
 _SEMANTIC, _OUR_SEMANTIC = r"roi_head\.semantic_head\.", "roi_heads.context.semantic."
 
@@ -29,8 +30,8 @@ _RULES = (*TWO_STAGE_RULES, *CASCADE_RULES, *STAGED_MASK_RULES, *_FLOW_RULES)
 HTC = Format(
     name="htc",
     title="HTC",
-    mark=r"^roi_head\.semantic_head\.",
-    model_mark=r"^roi_heads\.context\.semantic\.",
+    marks=(r"^roi_head\.semantic_head\.",),
+    model_marks=(r"^roi_heads\.context\.semantic\.",),
     configs=(
         "configs/htc/htc_r50_fpn_1x.py",
         "configs/htc/htc_r50_fpn_20e.py",
@@ -41,14 +42,16 @@ HTC = Format(
     ),
     rules=(*_RULES, *_SEMANTIC_RULES),
     ignored=IGNORED,
+    convention=ContinuousBoxes,
 )
 
 HTC_WITHOUT_SEMANTIC = Format(
     name="htc_without_semantic",
     title="HTC without semantics",
-    mark=r"^roi_head\.mask_head\.\d+\.conv_res\.",
-    model_mark=r"^roi_heads\.mask_branch\.flow\.transforms\.",
+    marks=(r"^roi_head\.mask_head\.\d+\.conv_res\.",),
+    model_marks=(r"^roi_heads\.mask_branch\.flow\.transforms\.",),
     configs=("configs/htc/htc_without_semantic_r50_fpn_1x.py",),
     rules=_RULES,
     ignored=IGNORED,
+    convention=ContinuousBoxes,
 )

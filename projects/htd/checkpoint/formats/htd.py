@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from htd.checkpoint.formats.base import Format, Rule, renumbered
 from htd.checkpoint.formats.openmmlab import IGNORED, TWO_STAGE_RULES, box_head_rules
+from htd.layers import ContinuousBoxes
 
 _SECOND = r"roi_head\.bbox_head\.1\."
 _EXTRACTOR = r"roi_head\.bbox_roi_extractor\.1\."
@@ -38,8 +39,10 @@ _REGRESSION_RULES = (
 HTD = Format(
     name="htd",
     title="HTD",
-    mark=r"^roi_head\.(glbctx_head|bbox_roi_extractor\.1\.(att|conv)|bbox_head\.1\.(graph_lvl|convs|fcs))",
-    model_mark=r"^roi_heads\.(stages\.1\.head\.classification|context\.global_vector)\.",
+    marks=(
+        r"^roi_head\.(glbctx_head|bbox_roi_extractor\.1\.(att|conv)|bbox_head\.1\.(graph_lvl|convs|fcs))",
+    ),
+    model_marks=(r"^roi_heads\.(stages\.1\.head\.classification|context\.global_vector)\.",),
     configs=(
         "configs/htd/htd_r50_fpn_1x.py",
         "configs/htd/htd_r101_fpn_2x.py",
@@ -55,4 +58,5 @@ HTD = Format(
         *_REGRESSION_RULES,
     ),
     ignored=IGNORED,
+    convention=ContinuousBoxes,
 )

@@ -1,13 +1,17 @@
 """What the published files of the OpenMMLab family have in common: backbone, neck, RPN, plain heads.
 
-Their names are those that the modules of MMDetection 2 and 3 have. No value needs another layout:
-fully connected layers see (channel, row, column), classes are in the order of COCO's category ids
-with the background last, anchors are ordered as Detectron2's, transposed convolutions as PyTorch's.
+Their names are those that the modules of MMDetection have. No value needs another layout: fully
+connected layers see (channel, row, column), classes are in the order of COCO's category ids, anchors
+are ordered as Detectron2's, transposed convolutions as PyTorch's. Only the background, which is the
+last class of versions 2 and 3 as it is ours, is the first one of version 1:
+:mod:`htd.checkpoint.formats.class_order`.
 """
 
 from __future__ import annotations
 
-from htd.checkpoint.formats.base import Ignored, Rule, renumbered
+from collections.abc import Mapping
+
+from htd.checkpoint.formats.base import Ignored, Rule, Transform, renumbered
 
 IGNORED = (Ignored(r"ema_.*", "moving average kept for training"),)
 
@@ -51,31 +55,59 @@ RPN_RULES = (
 TWO_STAGE_RULES = (*resnet_rules(), *fpn_rules(), *RPN_RULES)
 
 
-def box_head_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
+def box_head_rules(
+    theirs: str, ours: str, order: Mapping[str, Transform] | None = None, beside: str | None = None
+) -> tuple[Rule, ...]:
     """Rules of a box head: shared fully connected layers and two predictors.
 
     Args:
         theirs: pattern of the published head's path; may hold named groups.
         ours: our path of it; may refer to those groups.
+        order: transforms of the predictors ``fc_cls`` and ``fc_reg``, where the order of the classes differs.
+        beside: see :class:`Rule`.
     """
     layers = {r"shared_fcs\.(?P<layer>\d+)": r"fcs.\g<layer>", "fc_cls": "cls_score", "fc_reg": "bbox_pred"}
-    return _head_rules(theirs, ours, layers)
+    return head_rules(theirs, ours, layers, order, beside)
 
 
-def mask_head_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
-    """Rules of a mask head: a row of convolutions, a transposed one, a predictor; paths as of a box head."""
+def mask_head_rules(theirs: str, ours: str, order: Mapping[str, Transform] | None = None) -> tuple[Rule, ...]:
+    """Rules of a mask head: a row of convolutions, a transposed one, a predictor.
+
+    Args:
+        theirs, ours: paths as of a box head.
+        order: transform of the predictor ``conv_logits``, where the order of the classes differs.
+    """
     layers = {
         r"convs\.(?P<layer>\d+)\.conv": r"convs.\g<layer>",
         "upsample": "deconv",
         "conv_logits": "predictor",
     }
-    return _head_rules(theirs, ours, layers)
+    return head_rules(theirs, ours, layers, order)
 
 
-def _head_rules(theirs: str, ours: str, layers: dict[str, str]) -> tuple[Rule, ...]:
-    """Rules of the weights and biases of a head's layers: pattern of the published name → our name."""
+def head_rules(
+    theirs: str,
+    ours: str,
+    layers: Mapping[str, str],
+    order: Mapping[str, Transform] | None = None,
+    beside: str | None = None,
+) -> tuple[Rule, ...]:
+    """Rules of the weights and biases of a head's layers.
+
+    Args:
+        theirs, ours: paths of the head, as of a box head.
+        layers: pattern of the published name of a layer → our name.
+        order: such a pattern → transform of the layer's values.
+        beside: see :class:`Rule`.
+    """
+    order = order or {}
     return tuple(
-        Rule(rf"{theirs}\.{published}\.(?P<leaf>\w+)", rf"{ours}.{layer}.\g<leaf>")
+        Rule(
+            rf"{theirs}\.{published}\.(?P<leaf>\w+)",
+            rf"{ours}.{layer}.\g<leaf>",
+            order.get(published),
+            beside,
+        )
         for published, layer in layers.items()
     )
 
