@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 
+from htd.visualize.names import registered_names
 from htd.visualize.side_by_side import NO_CLASS, draw_side_by_side
 
 
@@ -33,7 +33,7 @@ def draw_input(
     """
     image = inputs["image"].cpu().numpy().transpose(1, 2, 0).clip(0, 255).astype(np.uint8)
     image = np.ascontiguousarray(image[..., ::-1] if image_format == "BGR" else image)
-    names = MetadataCatalog.get(dataset_name).get("thing_classes") or []
+    names = registered_names(dataset_name)
     semantic_map = _semantic_map(inputs) if "sem_seg" in inputs else None
     return draw_side_by_side(
         image, inputs.get("instances"), predictions, names, score_threshold, semantic_map

@@ -14,6 +14,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 from htd.errors import UserError
 from htd.segmentation import rasterised, valid_segmentation
+from htd.visualize.files import make_folder, write_picture
 from htd.visualize.side_by_side import draw_side_by_side
 
 
@@ -50,8 +51,7 @@ def draw_results(
     classes = {entry["id"]: number for number, entry in enumerate(categories)}
     names = [entry["name"] for entry in categories]
     truth, found = _by_image(content["annotations"]), _by_image(results)
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    written = []
+    folder, written = make_folder(output_dir), []
     for entry in content["images"][:count]:
         image = cv2.imread(str(Path(image_root) / entry["file_name"]), cv2.IMREAD_COLOR)
         if image is None:
@@ -66,9 +66,8 @@ def draw_results(
             score_threshold,
         )
         # Images of several folders may share a name, but no id.
-        path = Path(output_dir) / f"{Path(entry['file_name']).stem}_{entry['id']}.png"
-        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise UserError(f"picture {path} could not be written; is the disk full?")
+        path = folder / f"{Path(entry['file_name']).stem}_{entry['id']}.png"
+        write_picture(path, picture)
         written.append(path)
     return written
 

@@ -1,0 +1,161 @@
+"""Draws where TSD looks: the proposal, the box that regression works on, the points of classification.
+
+Symbols: R RoIs of the image, P of them that are regressed, S bins a side. Offsets are (x, y), fractions of a
+RoI's width and height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from htd.modeling.cascade import RoIContext, of_class
+from htd.modeling.tsd.head import shift_boxes
+from htd.visualize.canvas import class_name
+from htd.visualize.closeup import Closeup, Style, draw_closeups
+from htd.visualize.drawers.base import Call, Drawer, Scene
+from htd.visualize.side_by_side import draw_side_by_side
+
+_PROPOSAL = Style("proposal", "white", "--")
+_SHIFTED = Style("shifted box (regression)", "orange", "-")
+_POINTS = Style("class points, from their bins", "cyan", ".")
+_DETECTION = Style("detection", "lime", "-")
+_TOWERS = ("classification", "regression")
+
+
+class Seen(NamedTuple):
+    """What went through the towers of one head.
+
+    Attributes:
+        context: of the image; of it the sizes and the convention of boxes are read.
+        boxes: (R, 4), the RoIs, in pixels of the network's input.
+        points: offsets (R, 2, S, S) of the bins; None if classification looks at the RoI itself.
+        regressed: (P, 4), those of the RoIs that are regressed.
+        shifts: their offsets (P, 2); None if regression looks at the RoI itself.
+        deltas: (P, B), relative to the shifted boxes.
+    """
+
+    context: RoIContext
+    boxes: Tensor
+    points: Tensor | None
+    regressed: Tensor
+    shifts: Tensor | None
+    deltas: Tensor
+
+    @classmethod
+    def of(cls, classification: Call, regression: Call) -> Seen:
+        """Read the calls of the two towers, which are given (context, RoIs, features, offsets)."""
+        context, rois, _, points = classification.inputs
+        _, regressed, _, shifts = regression.inputs
+        return cls(context, rois.boxes, points, regressed.boxes, shifts, regression.output)
+
+
+class TSDDrawer(Drawer):
+    """The RoIs of the best detections, close up, a row for each stage.
+
+    A stage is drawn if its head has the parts ``classification.shift`` and ``regression.shift`` and one of
+    them has parameters; :class:`htd.modeling.tsd.NoShift` has none.
+
+    Args:
+        stages: such stages in their order, by their names in the model.
+    """
+
+    name = "tsd"
+
+    def __init__(self, stages: Mapping[str, nn.Module]):
+        super().__init__({f"{name}.{t}": getattr(s.head, t) for name, s in stages.items() for t in _TOWERS})
+        self.stages = dict(stages)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> TSDDrawer | None:
+        """Return a drawer if some stage of the model is one that is drawn."""
+        modules = dict(model.named_modules())
+        stages = {}
+        for name, module in modules.items():
+            shifts = [modules.get(f"{name}.head.{tower}.shift") for tower in _TOWERS]
+            if None not in shifts and any(len(list(shift.parameters())) for shift in shifts):
+                stages[name] = module
+        return cls(stages) if stages else None
+
+    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray:
+        """Return close-ups of the RoIs of the best detections, the image itself if there is no detection."""
+        found = scene.detections
+        if not len(found):
+            return draw_side_by_side(scene.image_rgb, None, found, (), scene.score_threshold)
+        seen = {
+            name: Seen.of(calls[f"{name}.classification"][-1], calls[f"{name}.regression"][-1])
+            for name in self.stages
+        }
+        last = list(self.stages)[-1]
+        best: dict[int, int] = {}
+        for detection, roi in enumerate(origins(self.stages[last], seen[last], scene)):
+            best.setdefault(roi, detection)  # a RoI may be detected as several classes
+        shown = list(best.items())[: scene.max_regions]
+        grid = []
+        for name in self.stages:
+            stage = f"stage {name.rpartition('.')[2]}: " if len(self.stages) > 1 else ""
+            grid.append([Closeup(stage + _label(scene, d), marks(seen[name], r, d, scene)) for r, d in shown])
+        return draw_closeups(scene.image_rgb, grid)
+
+
+def origins(stage: nn.Module, seen: Seen, scene: Scene) -> list[int]:
+    """Return for each detection the row (0..R-1) of the RoI that it comes from.
+
+    Detections do not say it: it is the one whose box, refined by the stage, lies nearest.
+    """
+    moved = seen.regressed if seen.shifts is None else shift_boxes(seen.regressed, seen.shifts)
+    decoded = stage.decode(seen.deltas, moved)
+    rows = []
+    for box, k in zip(scene.detections.pred_boxes.tensor, scene.detections.pred_classes, strict=True):
+        refined = of_class(decoded, torch.full((len(decoded),), int(k), device=decoded.device))
+        clipped = seen.context.convention.clip(refined, seen.context.image_sizes[0])
+        nearest = (_in_image(seen.context, clipped, scene) - box).abs().sum(dim=1).argmin()
+        rows.append(_row_of(seen.boxes, seen.regressed[nearest]))
+    return rows
+
+
+def marks(seen: Seen, row: int, detection: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:
+    """Return what is drawn, in the frame of the image, of the RoI of a row and the detection from it."""
+    proposal = _in_image(seen.context, seen.boxes[row : row + 1], scene)
+    box = scene.detections.pred_boxes.tensor[detection]
+    found = [(_DETECTION, box.numpy()), (_PROPOSAL, proposal[0].numpy())]
+    if seen.shifts is not None:
+        offset = seen.shifts[_row_of(seen.regressed, seen.boxes[row])].cpu()
+        found.append((_SHIFTED, shift_boxes(proposal, offset[None])[0].numpy()))
+    if seen.points is not None:
+        found.append((_POINTS, bin_ways(proposal[0], seen.points[row].cpu()).numpy()))
+    return found
+
+
+def bin_ways(box: Tensor, offsets: Tensor) -> Tensor:
+    """Return the way of each bin of a box (4,), row by row, by offsets (2, S, S).
+
+    Returns:
+        (S * S, 2, 2): from where to where its middle is moved, as (x, y).
+    """
+    bins = offsets.shape[-1]
+    middles = (torch.arange(bins, device=box.device) + 0.5) / bins
+    y, x = torch.meshgrid(middles, middles, indexing="ij")
+    start = torch.stack([x, y])
+    ways = torch.stack([start, start + offsets]).flatten(2).permute(2, 0, 1)
+    return box[:2] + (box[2:] - box[:2]) * ways
+
+
+def _label(scene: Scene, detection: int) -> str:
+    found = scene.detections[detection]
+    return f"{class_name(int(found.pred_classes), scene.class_names)} {float(found.scores):.2f}"
+
+
+def _in_image(context: RoIContext, boxes: Tensor, scene: Scene) -> Tensor:
+    """Bring boxes (n, 4) from the network's input to the frame of the image, on the CPU."""
+    size = scene.image_rgb.shape[:2]
+    return context.convention.rescale(boxes, context.image_sizes[0], size).float().cpu()
+
+
+def _row_of(boxes: Tensor, box: Tensor) -> int:
+    """Return the first row of boxes (n, 4) that is equal to a box; equal RoIs are treated equally."""
+    return int((boxes == box).all(dim=1).nonzero()[0])

@@ -1,0 +1,105 @@
+"""Which images are drawn, how their pictures are called, and how these are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from htd.errors import UserError
+
+_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Of each ending the encoder's options: lines stay sharp, and JPEGs have all colours at full resolution.
+_OPTIONS = {
+    ".jpg": (
+        cv2.IMWRITE_JPEG_QUALITY,
+        85,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ),
+}
+
+
+def find_images(inputs: Iterable[str | Path]) -> list[Path]:
+    """Return the images that files and folders name, each once, those of a folder by name.
+
+    Args:
+        inputs: images, and folders whose images are taken; folders in folders are not looked into.
+
+    Raises:
+        UserError: there is no such file or folder, or a folder holds no image.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, inputs):
+        if not path.exists():
+            raise UserError(f"input {path} does not exist: name an image or a folder of images")
+        images = [path]
+        if path.is_dir():
+            files = (file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+            images = sorted(file for file in files if file.suffix.lower() in _ENDINGS)
+        if not images:
+            raise UserError(
+                f"input folder {path} holds no image: there is no file in it that ends in "
+                f"{', '.join(_ENDINGS)} (folders in it are not looked into)"
+            )
+        for image in images:
+            found.setdefault(image.resolve(), image)
+    return list(found.values())
+
+
+def picture_names(images: Iterable[Path]) -> list[str]:
+    """Return a name for each image: that of its file, with a number behind it where names are repeated."""
+    names: dict[str, None] = {}
+    for image in images:
+        name, number = image.stem, 1
+        while name in names:
+            number += 1
+            name = f"{image.stem}_{number}"
+        names[name] = None
+    return list(names)
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make the folder that pictures are written to, if it is not there.
+
+    Raises:
+        UserError: there is a file of that name, or the folder cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the folder of the pictures, {folder}, cannot be made ({error.strerror}): name another"
+        ) from error
+    return folder
+
+
+def write_picture(path: Path, picture_rgb: np.ndarray, images: Sequence[Path] = ()) -> None:
+    """Write a picture (H, W, 3) uint8, whole or not at all; an older one of that name is replaced.
+
+    Args:
+        path: the file; its ending gives the format.
+        picture_rgb: the picture.
+        images: files that are not to be replaced.
+
+    Raises:
+        UserError: the file is one of ``images``, or cannot be written.
+    """
+    if path.resolve() in {image.resolve() for image in images}:
+        raise UserError(f"picture {path} would replace an image of the input: name another --output")
+    options = _OPTIONS.get(path.suffix, ())
+    data = cv2.imencode(path.suffix, cv2.cvtColor(picture_rgb, cv2.COLOR_RGB2BGR), options)[1]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data.tobytes())
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(
+            f"picture {path} could not be written; is the disk full? ({error.strerror})"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

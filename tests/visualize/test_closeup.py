@@ -1,0 +1,68 @@
+"""Close-ups: where a box and a point come to lie, what the legend says, and how large it all is."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from htd.visualize.closeup import Closeup, Style, draw_closeups
+
+GREY = np.full((120, 160, 3), 128, np.uint8)
+BOX, POINTS = Style("a box", "red", "-"), Style("some points", "blue", ".")
+HEADING, SIDE, LEGEND = 24, 360, 4 + 24
+
+
+def is_colour(picture, name):
+    return np.abs(picture / 255 - to_rgb(name)).max(axis=-1) < 0.2
+
+
+def test_a_box_fills_its_part_of_the_close_up():
+    picture = draw_closeups(GREY, [[Closeup("", [(BOX, np.array([40, 50, 80, 70.0]))])]])
+    assert picture.shape == (HEADING + SIDE + LEGEND, SIDE, 3) and picture.dtype == np.uint8
+    rows, columns = is_colour(picture[HEADING : HEADING + SIDE], "red").nonzero()
+    # 1.3 times its longer side, 52 pixels from (34, 34) on, become 400.
+    scale = SIDE / 52
+    assert columns.min() == pytest.approx((40 - 34) * scale, abs=3)
+    assert columns.max() == pytest.approx((80 - 34) * scale, abs=3)
+    assert rows.min() == pytest.approx((50 - 34) * scale, abs=3)
+    assert rows.max() == pytest.approx((70 - 34) * scale, abs=3)
+
+
+def test_image_and_marks_agree():
+    image = GREY.copy()
+    image[50:70, 40:80] = (0, 255, 0)
+    picture = draw_closeups(image, [[Closeup("", [(BOX, np.array([40, 50, 80, 70.0]))])]])
+    part = picture[HEADING : HEADING + SIDE]
+    inside, around = is_colour(part, "lime").nonzero(), is_colour(part, "red").nonzero()
+    for mine, other in zip(inside, around, strict=True):
+        assert abs((mine.min() + mine.max()) - (other.min() + other.max())) <= 3
+
+
+def test_points_end_where_they_have_moved():
+    ways = np.array([[[50.0, 60], [60, 60]], [[70, 60], [70, 60]]])
+    marks = [(BOX, np.array([40, 40, 80, 80.0])), (POINTS, ways)]
+    picture = draw_closeups(GREY, [[Closeup("", marks)]])[HEADING : HEADING + SIDE]
+    blue = is_colour(picture, "blue")
+    for x, thick in ((50, False), (60, True), (70, True)):
+        column = int((x - 34) * SIDE / 52)
+        assert (blue[:, column - 2 : column + 2].sum(axis=0).max() >= 5) == thick
+    assert blue[SIDE // 2 - 2 : SIDE // 2 + 2, int((55 - 34) * SIDE / 52)].any()  # the way
+    assert not blue[:, int((65 - 34) * SIDE / 52)].any()
+
+
+@pytest.mark.parametrize("box", [(-40, 10, 30, 60), (150, 100, 159, 119), (3, 4, 4, 5), (0, 0, 400, 300)])
+def test_boxes_at_the_edge_beyond_and_tiny_ones_are_shown_whole(box):
+    picture = draw_closeups(GREY, [[Closeup("", [(BOX, np.array(box, np.float64))])]])
+    rows, columns = is_colour(picture[HEADING : HEADING + SIDE], "red").nonzero()
+    assert 1 <= min(rows.min(), columns.min()) and max(rows.max(), columns.max()) < SIDE - 1
+
+
+def test_rows_have_one_legend_beneath_that_wraps():
+    closeup = Closeup("", [(BOX, np.array([40, 50, 80, 70.0])), (POINTS, np.full((1, 2, 2), 60.0))])
+    picture = draw_closeups(GREY, [[closeup, closeup], [closeup, closeup]])
+    assert picture.shape == (2 * (HEADING + SIDE) + 4 + LEGEND, 2 * SIDE + 4, 3)
+    legend = picture[-24:]
+    assert is_colour(legend, "red").any() and is_colour(legend, "blue").any()
+    nothing = draw_closeups(GREY, [[Closeup("", [(BOX, np.array([5.0, 5, 5, 5]))])]])
+    assert nothing.shape == (HEADING + SIDE + LEGEND, SIDE, 3)
+    long = [(Style(f"{'very ' * 5}long name {i}", "red", "-"), np.array([40, 50, 80, 70.0])) for i in (0, 1)]
+    assert draw_closeups(GREY, [[Closeup("", long)]]).shape[0] == HEADING + SIDE + 4 + 2 * 24
