@@ -29,6 +29,7 @@ setup(
         "fvcore>=0.1.5,<0.1.6",
         "iopath>=0.1.7,<0.1.11",
         "pycocotools>=2.0.7",
+        "timm>=1.0,<2",
         "tqdm>=4.60",
         "PyYAML>=6",
     ],

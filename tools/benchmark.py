@@ -15,9 +15,9 @@ HTD, whose second stage is then at its most expensive; with the override
 none do, with any config, and the two runs enclose the cost of a trained model. What HTD's second stage costs
 at shares between, --component htd_second_stage prints. Overrides (key=value) are given to all configs.
 
-The components htc_memory, htc_inference and htc_forms are whole models, too, but what they have to do does
-not depend on their weights: all get the same 1000 proposals and keep the same 100 detections, and in training
-each of their stages learns from 512 RoIs an image, of which 128 are positive.
+The components htc_memory, htc_inference, htc_forms, tsd_inference and tsd_training are whole models, too, but
+what they have to do does not depend on their weights: all get the same 1000 proposals and keep the same 100
+detections, and in training each of their stages learns from 512 RoIs an image, of which 128 are positive.
 """
 
 from __future__ import annotations
@@ -28,15 +28,20 @@ from collections.abc import Sequence
 import torch
 
 from benchmark_components import COMPONENTS
-from benchmark_htc import MODEL_COMPONENTS
+from benchmark_htc import MODEL_COMPONENTS as HTC_COMPONENTS
 from benchmark_masks import paste_masks
 from benchmark_measure import Comparison
 from benchmark_models import ModelCost, Settings, config_candidates, measure_models
 from benchmark_tables import Table, number, numbers
+from benchmark_tsd import MODEL_COMPONENTS as TSD_COMPONENTS
 from htd.errors import UserError, run_cli
 
 SMALLEST = 32  # pixels a side: the stride of the backbones
-LARGER = {**MODEL_COMPONENTS, "paste_masks": paste_masks}  # called with settings and overrides
+LARGER = {
+    **HTC_COMPONENTS,
+    **TSD_COMPONENTS,
+    "paste_masks": paste_masks,
+}  # called with settings and overrides
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

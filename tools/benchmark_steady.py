@@ -59,7 +59,7 @@ def steady(model: nn.Module) -> nn.Module:
     """
     model.proposal_generator = SteadyProposals(model.proposal_generator)
     for name, layer in model.roi_heads.named_modules():
-        if name.endswith("bbox_pred"):
+        if name.endswith(("bbox_pred", "shift.2")):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         elif name.endswith("cls_score"):

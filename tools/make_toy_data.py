@@ -4,7 +4,7 @@ import argparse
 
 from detectron2.utils.logger import setup_logger
 
-from htd.data.toy import make_toy_data
+from htd.data.toy import make_toy_data, write_open_images
 from htd.errors import run_cli
 
 
@@ -18,6 +18,9 @@ def parse_arguments():
     parser.add_argument("--train", type=int, default=400, help="training images")
     parser.add_argument("--val", type=int, default=100, help="validation images")
     parser.add_argument("--seed", type=int, default=0, help="gives the layout, whatever the strength")
+    parser.add_argument(
+        "--open-images", action="store_true", help="also write the annotations as OpenImages has them"
+    )
     return parser.parse_args()
 
 
@@ -28,6 +31,8 @@ def command():
     folder = make_toy_data(
         flags.output, strength=flags.strength, train=flags.train, val=flags.val, seed=flags.seed
     )
+    if flags.open_images:
+        write_open_images(folder)
     logger.info("configs with toy data find them when DETECTRON2_DATASETS=%s", folder.resolve().parent)
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from htd.requirements import torchvision_operators_loaded
 
-_PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "omegaconf", "hydra-core")
+_PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "omegaconf", "hydra-core", "timm")
 _LOST_WITHOUT_C = "rotated boxes, Detectron2's DeformConv"
 _LOST_IN_05 = "FCOS"
 
