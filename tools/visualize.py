@@ -127,6 +127,7 @@ def draw_images(
 ) -> Iterable[Path]:
     """Draw image after image; return the pictures' files while they are written."""
     names, folder = class_names(config), make_folder(flags.output)
+    kept = {image.resolve() for image in images}
     for image, name in zip(images, picture_names(images), strict=True):
         image_rgb = read_image(str(image), "RGB")
         height, width = image_rgb.shape[:2]
@@ -144,7 +145,7 @@ def draw_images(
         )
         for drawer, picture in pictures.items():
             path = folder / f"{name}_{drawer}.jpg"
-            write_picture(path, picture, images)
+            write_picture(path, picture, kept)
             yield path
 
 

@@ -56,7 +56,7 @@ def test_an_image_of_the_input_is_not_replaced(tmp_path):
     path = tmp_path / "a_detections.jpg"
     path.write_text("mine")
     with pytest.raises(UserError, match="would replace an image of the input: name another --output"):
-        write_picture(tmp_path / "x" / ".." / "a_detections.jpg", PICTURE, [path])
+        write_picture(tmp_path / "x" / ".." / "a_detections.jpg", PICTURE, {path.resolve()})
     assert path.read_text() == "mine"
 
 

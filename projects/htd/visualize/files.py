@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import cv2
@@ -78,18 +78,18 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_picture(path: Path, picture_rgb: np.ndarray, images: Sequence[Path] = ()) -> None:
+def write_picture(path: Path, picture_rgb: np.ndarray, kept: Collection[Path] = ()) -> None:
     """Write a picture (H, W, 3) uint8, whole or not at all; an older one of that name is replaced.
 
     Args:
         path: the file; its ending gives the format.
         picture_rgb: the picture.
-        images: files that are not to be replaced.
+        kept: files that are not to be replaced, as ``Path.resolve`` gives them; a set where they are many.
 
     Raises:
-        UserError: the file is one of ``images``, or cannot be written.
+        UserError: the file is one of ``kept``, or cannot be written.
     """
-    if path.resolve() in {image.resolve() for image in images}:
+    if path.resolve() in kept:
         raise UserError(f"picture {path} would replace an image of the input: name another --output")
     options = _OPTIONS.get(path.suffix, ())
     data = cv2.imencode(path.suffix, cv2.cvtColor(picture_rgb, cv2.COLOR_RGB2BGR), options)[1]

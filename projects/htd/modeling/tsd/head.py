@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from htd.modeling.cascade import Classified, FCStack, RoIContext, RoIs, box_dim, flat_features
+from htd.modeling.cascade import Classified, FCStack, RoIContext, RoIs, box_dim, flat_features, row_chunks
 from htd.modeling.tsd.shift import BoxShift, NoShift, PointShift, hidden_layer, kaiming_weight
 from htd.modeling.tsd.sibling import NoSibling, SiblingTower
+
+# Pooled at test before the layers run: 13 MB of 7x7 features with 256 channels.
+_ROIS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,55 @@ class TSDClassified(Classified):
     sibling: Classified | None
 
 
-class ShiftedClassification(nn.Module):
+class ShiftedTower(nn.Module):
+    """Fully connected layers on displaced RoI features, or on the plain ones where nothing is displaced.
+
+    Args:
+        shift: predicts the offsets, or :class:`NoShift`.
+        pooler: pools by offsets, see :mod:`htd.modeling.tsd.pooling`.
+        channels, resolution, fc_dims: C, S and the widths of the layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        shift: PointShift | BoxShift | NoShift,
+        pooler: nn.Module,
+        channels: int,
+        resolution: int,
+        fc_dims: Sequence[int],
+    ):
+        super().__init__()
+        self.shift = shift
+        self.pooler = pooler
+        self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims, init=kaiming_weight)
+
+    def hidden(self, context: RoIContext, rois: RoIs, x: Tensor | None, offsets: Tensor | None) -> Tensor:
+        """Return the features (R, D') of the last layer.
+
+        Args:
+            context, rois: of the batch.
+            x: (R, C * S * S), the plain RoI features, read if there are no offsets.
+            offsets: (R, 2, S, S) or (R, 2), fractions of the RoIs' sizes.
+        """
+        if offsets is None:
+            return self.fcs(x)
+        # At test nothing needs the features of all RoIs at once, and small pieces of memory are used again.
+        at_once = len(rois) if torch.is_grad_enabled() else _ROIS_AT_ONCE
+        chunks = row_chunks(len(rois), max(at_once, 1))
+        parts = [self.fcs(self.pooler(context, rois[rows], offsets[rows])) for rows in chunks]
+        return torch.cat(parts)
+
+
+class ShiftedClassification(ShiftedTower):
     """The classification tower.
 
     Paper: TSD, section 3.2. The predictor keeps PyTorch's own initialisation, as published.
 
     Args:
         shift: :class:`PointShift`, or :class:`NoShift` for a tower on the plain RoI features.
-        pooler: pools the displaced bins, see :mod:`htd.modeling.tsd.pooling`.
+        pooler, channels, resolution, fc_dims: as in :class:`ShiftedTower`.
         num_classes: K.
-        channels, resolution, fc_dims: C, S and the widths of the layers.
     """
 
     def __init__(
@@ -55,33 +97,25 @@ class ShiftedClassification(nn.Module):
         resolution: int = 7,
         fc_dims: Sequence[int] = (1024, 1024),
     ):
-        super().__init__()
-        self.shift = shift
-        self.pooler = pooler
-        self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims, init=kaiming_weight)
+        super().__init__(
+            shift=shift, pooler=pooler, channels=channels, resolution=resolution, fc_dims=fc_dims
+        )
         self.cls_score = nn.Linear(self.fcs.out_features, num_classes + 1)
 
     def forward(self, context: RoIContext, rois: RoIs, x: Tensor, offsets: Tensor | None) -> Tensor:
-        """Return the tower's features (R, D').
-
-        Args:
-            context, rois: of the batch.
-            x: (R, C * S * S), the plain RoI features, read if there are no offsets.
-            offsets: (R, 2, S, S), fractions of the RoIs' sizes.
-        """
-        return self.fcs(x if offsets is None else self.pooler(context, rois, offsets))
+        """Return the input (R, D') of ``cls_score``; see :meth:`ShiftedTower.hidden`."""
+        return self.hidden(context, rois, x, offsets)
 
 
-class ShiftedRegression(nn.Module):
+class ShiftedRegression(ShiftedTower):
     """The regression tower.
 
     Paper: TSD, section 3.2. The predictor keeps PyTorch's own initialisation, as published.
 
     Args:
         shift: :class:`BoxShift`, or :class:`NoShift` for a tower on the plain RoI features.
-        pooler: pools the shifted boxes, see :mod:`htd.modeling.tsd.pooling`.
+        pooler, channels, resolution, fc_dims: as in :class:`ShiftedTower`.
         num_classes: K.
-        channels, resolution, fc_dims: C, S and the widths of the layers.
         class_agnostic: one box a RoI (B = 4) instead of one a class.
         background_box: the background is a class with a box, too (B = 4K + 4).
     """
@@ -98,22 +132,15 @@ class ShiftedRegression(nn.Module):
         class_agnostic: bool = False,
         background_box: bool = False,
     ):
-        super().__init__()
-        self.shift = shift
-        self.pooler = pooler
-        self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims, init=kaiming_weight)
+        super().__init__(
+            shift=shift, pooler=pooler, channels=channels, resolution=resolution, fc_dims=fc_dims
+        )
         size = box_dim(num_classes, class_agnostic, background_box)
         self.bbox_pred = nn.Linear(self.fcs.out_features, size)
 
     def forward(self, context: RoIContext, rois: RoIs, x: Tensor | None, offsets: Tensor | None) -> Tensor:
-        """Return deltas (P, B).
-
-        Args:
-            context, rois: of the batch, P RoIs.
-            x: (P, C * S * S), the plain RoI features, read if there are no offsets.
-            offsets: (P, 2), fractions of the RoIs' sizes.
-        """
-        return self.bbox_pred(self.fcs(x if offsets is None else self.pooler(context, rois, offsets)))
+        """Return deltas (P, B) of P RoIs; see :meth:`ShiftedTower.hidden`."""
+        return self.bbox_pred(self.hidden(context, rois, x, offsets))
 
 
 class TSDHead(nn.Module):
