@@ -4,6 +4,7 @@ import itertools
 import pickle
 import random
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from detectron2.utils import comm
 
 from htd.data import CachedReader, DetectionMapper, ResizeCV2, build_test_loader, build_train_loader
 from htd.data.loader import _Items, seeded
-from htd.data.sampling import aspect_groups, grouped_batches, sample_stream
+from htd.data.sampling import aspect_groups, batches_from, grouped_batches, sample_stream
 from htd.errors import UserError
 
 RECORDS = [{"number": k, "height": 10, "width": 20 if k % 3 else 5} for k in range(11)]
@@ -38,6 +39,10 @@ def train_loader(records=RECORDS, total_batch_size=3, num_workers=0, **options):
     )
 
 
+def evaluation_loader(records=RECORDS, **options):
+    return build_test_loader(records, Mapper(), num_workers=0)
+
+
 def as_rank(monkeypatch, rank, world_size):
     monkeypatch.setattr(comm, "get_rank", lambda: rank)
     monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
@@ -48,6 +53,21 @@ def test_every_epoch_holds_every_image_once():
     epochs = [indices[k : k + 5] for k in range(0, 20, 5)]
     assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize("groups", [[0] * 5, [1] * 5, [0, 1, 1, 0, 1]])
+@pytest.mark.parametrize("rank, world_size", [(0, 1), (2, 3)])
+def test_batches_from_a_step_on_are_those_of_a_whole_run(rank, world_size, groups):
+    stream = partial(sample_stream, 5, 7, rank, world_size)
+    whole = take(grouped_batches(stream(0), 3, groups), 20)
+    for step in (0, 1, 9):
+        assert take(batches_from(step, stream, 3, groups), 11) == whole[step : step + 11]
+
+
+def test_of_one_group_no_earlier_sample_is_drawn():
+    starts = []
+    list(batches_from(7, lambda start: starts.append(start) or iter([]), 3, [1, 1]))
+    assert starts == [21]
 
 
 @pytest.mark.parametrize("size, world_size", [(5, 2), (5, 3), (2, 5), (1, 4)])
@@ -87,6 +107,30 @@ def test_a_run_continues_where_it_stopped(num_workers):
     iterator = iter(loader)  # made early, as Detectron2's trainer does
     loader.set_start(8)
     assert [next(iterator) for _ in range(4)] == expected[8:]
+
+
+class Made:
+    """Makes its dictionaries when they are asked for."""
+
+    def __len__(self):
+        return len(RECORDS)
+
+    def __getitem__(self, index):
+        return dict(RECORDS[index])
+
+    def __reduce__(self):
+        raise AssertionError("is serialised")
+
+    def __iter__(self):
+        raise AssertionError("all dictionaries are made")
+
+
+def test_only_lists_are_serialised():
+    for build in (train_loader, evaluation_loader):
+        assert take(build(Made(), aspect_ratio_grouping=False), 4) == take(
+            build(aspect_ratio_grouping=False), 4
+        )
+        assert build().dataset[3] is not RECORDS[3]
 
 
 def test_ranks_load_their_share(monkeypatch):

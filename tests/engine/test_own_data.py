@@ -63,6 +63,12 @@ def test_without_validation_data_nothing_is_evaluated(config, files):
     assert not Evaluation(config.dataloader).build()
 
 
+def test_a_config_without_test_data_takes_training_data(config, files):
+    config.dataloader.test = None
+    assert "nothing is evaluated" in apply_own_data(config, OwnData(train=files[0]), read_three)
+    assert not Evaluation(config.dataloader).build()
+
+
 def test_one_class_is_not_called_classes(config, files):
     line = apply_own_data(config, OwnData(train=files[0]), lambda path: ["cat"])
     assert line.startswith("own data: 1 class (cat);")

@@ -1,8 +1,9 @@
-"""What the training targets of a data set have besides boxes."""
+"""What the training targets of a data set have besides boxes, and what the corners of boxes mean."""
 
 from detectron2.config import LazyCall as L
 
 from htd.data import SemanticMaps
+from htd.layers import InclusiveBoxes
 
 
 def add_masks(dataloader):
@@ -27,3 +28,8 @@ def add_instance_maps(dataloader, folder):
     add_stuff_maps(dataloader, folder)
     # A name of its own: Detectron2's catalogs know one folder of maps a name.
     dataloader.train.dataset.name = f"{dataloader.train.dataset.name}_instance_maps"
+
+
+def use_inclusive_boxes(dataloader):
+    """Clip boxes by their first and last pixels; a resize in the mapper has to be InclusiveResizeCV2."""
+    dataloader.train.mapper.convention = L(InclusiveBoxes)()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
 
 import cv2
 import numpy as np
@@ -14,8 +14,17 @@ from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from htd.data.sampling import Sample, aspect_groups, grouped_batches, sample_stream
+from htd.data.sampling import Sample, SampleStream, aspect_groups, batches_from, each_image_once
 from htd.errors import UserError
+
+
+def shared(dataset: Sequence[dict]) -> DatasetFromList:
+    """Return a data set of which all workers share one copy.
+
+    A list is serialised, once. Another sequence, which makes its dictionaries when they are asked for, stays
+    as it is; it should keep them in arrays.
+    """
+    return DatasetFromList(dataset, copy=False, serialize=isinstance(dataset, list))
 
 
 class TrainLoader:
@@ -26,13 +35,13 @@ class TrainLoader:
     ``set_start`` with the number of steps already made.
 
     Args:
-        dataset: dictionaries with ``height`` and ``width``; serialised once, so that workers share
-            one copy.
+        dataset: dictionaries with ``height`` and ``width``, see :func:`shared`.
         mapper: maps a dictionary to a model input.
         batch_size: images a batch on this rank.
         num_workers: loader processes; 0 loads in this one.
         groups: group of each image; a batch holds images of one group.
-        seed: seed of order and augmentation.
+        stream: gives the samples of each rank in their order.
+        seed: seed of the augmentation.
     """
 
     def __init__(
@@ -43,13 +52,15 @@ class TrainLoader:
         batch_size: int,
         num_workers: int,
         groups: Sequence[int],
+        stream: SampleStream,
         seed: int,
     ):
-        self.dataset = DatasetFromList(dataset, copy=False)
+        self.dataset = shared(dataset)
         self.mapper = mapper
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.groups = groups
+        self.stream = stream
         self.seed = seed
         self._start = 0
 
@@ -59,8 +70,8 @@ class TrainLoader:
 
     def batches(self) -> Iterator[list[Sample]]:
         """Yield the (position, image index) pairs of this rank's batches, from the start on."""
-        stream = sample_stream(len(self.dataset), self.seed, comm.get_rank(), comm.get_world_size())
-        return islice(grouped_batches(stream, self.batch_size, self.groups), self._start, None)
+        stream = partial(self.stream, comm.get_rank(), comm.get_world_size())
+        return batches_from(self._start, stream, self.batch_size, self.groups)
 
     def __iter__(self) -> Iterator[list[dict]]:
         items = _Items(self.dataset, self.mapper, self.seed)
@@ -72,13 +83,13 @@ class EvaluationLoader:
     """Mapped test images, one a batch, each image on exactly one rank.
 
     Args:
-        dataset: dictionaries.
+        dataset: dictionaries, see :func:`shared`.
         mapper: maps a dictionary to a model input.
         num_workers: loader processes; 0 loads in this one.
     """
 
     def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict], *, num_workers: int):
-        self.dataset = DatasetFromList(dataset, copy=False)
+        self.dataset = shared(dataset)
         self.mapper = mapper
         self.num_workers = num_workers
 
@@ -104,6 +115,7 @@ def build_train_loader(
     total_batch_size: int,
     num_workers: int = 4,
     aspect_ratio_grouping: bool = True,
+    sample_order: Callable[[Sequence[dict], int], SampleStream] | None = None,
     seed: int = 0,
 ) -> TrainLoader:
     """Build the training loader of this rank.
@@ -114,6 +126,8 @@ def build_train_loader(
         total_batch_size: images a step over all ranks.
         num_workers: loader processes of each rank.
         aspect_ratio_grouping: fill a batch with either wide or high images, which pad less.
+        sample_order: makes the order of the samples from the dictionaries and the seed, such as
+            :class:`htd.data.ClassAwareOrder`; by default each image comes once an epoch.
         seed: seed of order and augmentation, the same on all ranks.
 
     Raises:
@@ -128,7 +142,13 @@ def build_train_loader(
     groups = aspect_groups(dataset) if aspect_ratio_grouping else [0] * len(dataset)
     batch_size = total_batch_size // world_size
     return TrainLoader(
-        dataset, mapper, batch_size=batch_size, num_workers=num_workers, groups=groups, seed=seed
+        dataset,
+        mapper,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        groups=groups,
+        stream=(sample_order or each_image_once)(dataset, seed),
+        seed=seed,
     )
 
 

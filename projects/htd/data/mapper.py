@@ -12,12 +12,13 @@ from detectron2.data.detection_utils import (
     transform_instance_annotations,
 )
 from detectron2.data.transforms import Augmentation, AugmentationList
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 
 from htd.data.masks import mask_format as find_mask_format
 from htd.data.reader import read_image
 from htd.data.semantic import NoSemanticMaps, SemanticMaps
 from htd.errors import UserError
+from htd.layers import ContinuousBoxes
 
 _SMALLEST_SIDE = 1e-5  # of a box that clipping has left, in pixels, as in Detectron2
 
@@ -32,6 +33,8 @@ class DetectionMapper:
         mask_format: ``"polygon"`` or ``"bitmask"`` makes masks, of data sets that keep segmentations;
             None makes none. See ``htd.data.masks.mask_format``.
         semantic_maps: adds the semantic map of each image, or nothing.
+        convention: how boxes are clipped to the resized image; ``InclusiveBoxes`` for detectors whose boxes
+            name their first and last pixels, which also need ``InclusiveResizeCV2`` in ``augmentations``.
         reader: called with (file name, image format), returns (H, W, 3) uint8.
     """
 
@@ -43,6 +46,7 @@ class DetectionMapper:
         image_format: str = "RGB",
         mask_format: str | None = None,
         semantic_maps: SemanticMaps | NoSemanticMaps | None = None,
+        convention: ContinuousBoxes | None = None,
         reader: Callable[[str, str], np.ndarray] = read_image,
     ):
         self.is_train = is_train
@@ -51,6 +55,7 @@ class DetectionMapper:
         self.mask_format = mask_format
         self.masks = find_mask_format(mask_format)
         self.semantic_maps = semantic_maps or NoSemanticMaps()
+        self.convention = convention or ContinuousBoxes()
         self.reader = reader
 
     def __call__(self, record: dict) -> dict:
@@ -91,6 +96,8 @@ class DetectionMapper:
                     # Lists, because torch copies a list of arrays one number at a time.
                     left.append(item | {"bbox": item["bbox"].tolist()})
         instances = annotations_to_instances(left, size, mask_format=self.mask_format)
+        # What is clipped to [0, side] already may be clipped further, never less.
+        instances.gt_boxes = Boxes(self.convention.clip(instances.gt_boxes.tensor, size))
         return instances if left else Instances(size, **instances.get_fields(), **self.masks.empty(size))
 
 

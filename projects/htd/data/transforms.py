@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
 from detectron2.data.transforms import Augmentation
 from fvcore.transforms.transform import Transform
+
+from htd.layers import as_areas, as_pixels
 
 
 class CV2ResizeTransform(Transform):
@@ -46,6 +49,33 @@ class CV2ResizeTransform(Transform):
         return cv2.resize(array, (self.new_width, self.new_height), interpolation=interpolation)
 
 
+class InclusiveResizeTransform(CV2ResizeTransform):
+    """Resize under which boxes are multiplied as pairs of pixels, the first and the last of a box.
+
+    A box from pixel a to pixel b then ends with pixel b * scale; it covers (b - a) * scale + 1 pixels,
+    where the area from a to b + 1 that it is kept as would become (b - a + 1) * scale of them. Images, label
+    maps, points and polygons move as under :class:`CV2ResizeTransform`.
+
+    Args:
+        height, width, new_height, new_width: as in :class:`CV2ResizeTransform`.
+        scale: factor of the pixels' numbers, the same for both axes, whatever the new sides are rounded to.
+    """
+
+    def __init__(self, height: int, width: int, new_height: int, new_width: int, *, scale: float):
+        super().__init__(height, width, new_height, new_width)
+        self.scale = scale
+
+    def apply_box(self, box: np.ndarray) -> np.ndarray:
+        """Scale the first and last pixels of boxes (n, 4), XYXY areas; the result is not clipped."""
+        areas = torch.as_tensor(np.asarray(box, np.float64).reshape(-1, 4))
+        return as_areas(as_pixels(areas) * self.scale).numpy()
+
+    def inverse(self) -> InclusiveResizeTransform:
+        """Return the resize back to the old size."""
+        sizes = self.new_height, self.new_width, self.height, self.width
+        return InclusiveResizeTransform(*sizes, scale=1 / self.scale)
+
+
 class ResizeCV2(Augmentation):
     """Resize an image, keeping its ratio, so that it fits into (short side, long side).
 
@@ -72,11 +102,28 @@ class ResizeCV2(Augmentation):
 
     def get_transform(self, image: np.ndarray) -> CV2ResizeTransform:
         """Draw a length from NumPy's global generator and return the resize of ``image`` (H, W, C)."""
+        sizes, _ = self.draw(*image.shape[:2])
+        return CV2ResizeTransform(*sizes)
+
+    def draw(self, height: int, width: int) -> tuple[tuple[int, int, int, int], float]:
+        """Draw a length; return height, width, new height and new width, and the scale before rounding."""
         if self.sample_style == "range":
             length = np.random.randint(self.short_edge_length[0], self.short_edge_length[-1] + 1)
         else:
             length = np.random.choice(self.short_edge_length)
-        height, width = image.shape[:2]
         scale = min(self.max_size / max(height, width), float(length) / min(height, width))
         new_height, new_width = (max(int(side * scale + 0.5), 1) for side in (height, width))
-        return CV2ResizeTransform(height, width, new_height, new_width)
+        return (height, width, new_height, new_width), scale
+
+
+class InclusiveResizeCV2(ResizeCV2):
+    """``ResizeCV2`` for detectors whose boxes name their first and last pixels.
+
+    Those multiply both numbers by the one scale: see :class:`InclusiveResizeTransform`. Arguments and
+    images are those of ``ResizeCV2``; the mapper has to clip in the same convention.
+    """
+
+    def get_transform(self, image: np.ndarray) -> InclusiveResizeTransform:
+        """Draw a length from NumPy's global generator and return the resize of ``image`` (H, W, C)."""
+        sizes, scale = self.draw(*image.shape[:2])
+        return InclusiveResizeTransform(*sizes, scale=scale)

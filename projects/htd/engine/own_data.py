@@ -47,6 +47,11 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
     names = _classes(data, read_categories)
     for part, (json_file, image_root) in files.items():
         dataset = config.dataloader[part].dataset
+        if "json_file" not in dataset:
+            raise UserError(
+                f"the {part} data of this config are not in COCO's format, so COCO files cannot take their "
+                "place; take a config of COCO"
+            )
         dataset.name = f"own_{part}_{Path(json_file).stem}"
         # A relative path in a config lies under DETECTRON2_DATASETS, one on the command line in this folder.
         dataset.json_file, dataset.image_root = os.path.abspath(json_file), os.path.abspath(image_root)
@@ -57,8 +62,9 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
     line = f"own data: {counted(names)}"
     line += "".join(f"; {part} {json_file}" for part, (json_file, _) in files.items())
     if data.val is None:
-        # The evaluator stays, so that the saved config evaluates as soon as it gets data.
-        config.dataloader.test.dataset.update(json_file=None, image_root=None)
+        if config.dataloader.get("test") is not None:
+            # The evaluator stays, so that the saved config evaluates as soon as it gets data.
+            config.dataloader.test.dataset.update(json_file=None, image_root=None)
         line += "; without --val-json nothing is evaluated"
     return line
 

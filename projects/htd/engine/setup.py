@@ -49,13 +49,18 @@ def prepare(config: DictConfig, notes: Sequence[str] = ()) -> None:
     for name in ("fvcore", "detectron2", "htd"):
         setup_logger(str(folder), distributed_rank=rank, name=name)
     logging.getLogger("detectron2.engine.train_loop").addFilter(_without_trace)
-    for message in _KNOWN_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
+    hide_known_warnings()
     config.train.seed = seed_everything(config.train.seed)
     logger.info("environment:\n%s", collect_env())
     logger.info("rank %d of %d, device %s, seed %d", rank, comm.get_world_size(), device, config.train.seed)
     for note in notes:
         logger.info(note)
+
+
+def hide_known_warnings() -> None:
+    """Let nothing be said that is known, comes from elsewhere and concerns no user."""
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
@@ -79,9 +84,8 @@ def describe_data(config: DictConfig, part: str) -> None:
     if name is None:
         return
     metadata = MetadataCatalog.get(name)
-    logger.info(
-        "%s data %s: %s, images in %s", part, name, metadata.get("json_file"), metadata.get("image_root")
-    )
+    file = metadata.get("json_file") or metadata.get("annotation_file")
+    logger.info("%s data %s: %s, images in %s", part, name, file, metadata.get("image_root"))
     classes = metadata.get("thing_classes")
     counts = {count for _, count in class_counts(config.model)}
     if classes is not None and counts and len(classes) not in counts:

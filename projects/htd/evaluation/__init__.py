@@ -1,5 +1,26 @@
 """Evaluation of detections."""
 
 from htd.evaluation.coco import COCOEvaluator
+from htd.evaluation.open_images import OpenImagesEvaluator
+from htd.evaluation.open_images_results import (
+    read_coco_results,
+    read_detections,
+    write_challenge_csv,
+    write_detections,
+)
+from htd.evaluation.open_images_rules import OfficialRule, PublishedRule
+from htd.evaluation.test_time_augmentation import AveragedViews
+from htd.evaluation.views import View
 
-__all__ = ["COCOEvaluator"]
+__all__ = [
+    "AveragedViews",
+    "COCOEvaluator",
+    "OfficialRule",
+    "OpenImagesEvaluator",
+    "PublishedRule",
+    "View",
+    "read_coco_results",
+    "read_detections",
+    "write_challenge_csv",
+    "write_detections",
+]

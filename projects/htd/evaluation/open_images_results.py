@@ -1,0 +1,200 @@
+"""Files of detections on OpenImages: the published text, the challenge's CSV, and COCO's results."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from htd.errors import UserError
+from htd.evaluation.open_images_scores import BoxTable
+
+_COLUMNS = ("ImageID", "LabelName", "Score", "XMin", "XMax", "YMin", "YMax")
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections of some images.
+
+    Attributes:
+        ids: identifiers of the images.
+        table: classes 0..K-1, boxes in parts of the image's sides, scores; its images are places in ``ids``.
+    """
+
+    ids: list[str]
+    table: BoxTable
+
+
+def detections_from_rows(ids: Sequence[str], rows: Sequence[Sequence[float]]) -> Detections:
+    """Return detections from the image of each row and rows of (x1, y1, x2, y2, score, class)."""
+    values = np.array(rows, np.float64).reshape(-1, 6)
+    numbers = {identifier: number for number, identifier in enumerate(dict.fromkeys(ids))}
+    images = np.array([numbers[identifier] for identifier in ids], np.int64)
+    table = BoxTable(images, values[:, 5].astype(np.int64), values[:, :4], values[:, 4])
+    return Detections(list(numbers), table)
+
+
+def read_detections(path: str | Path) -> Detections:
+    """Read lines ``image x1 y1 x2 y2 score class`` with classes from 1, the published text.
+
+    Raises:
+        UserError: the file is missing or no text, or a line is malformed.
+    """
+    ids, rows = [], []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        identifier, *values = line.split() or [""]
+        if not identifier:
+            continue
+        try:
+            row = [float(value) for value in values]
+        except ValueError:
+            row = []
+        if len(row) != 6 or not all(map(math.isfinite, row)) or not _is_class(row[5]):
+            raise UserError(
+                f"detections {path}, line {number}: it is not of the form image x1 y1 x2 y2 score class, "
+                "with a class from 1; correct the line or write the file anew"
+            )
+        ids.append(identifier)
+        rows.append([*row[:5], row[5] - 1])
+    return detections_from_rows(ids, rows)
+
+
+def _is_class(number: float) -> bool:
+    """Return whether a number can be that of a class, counted from 1."""
+    return 1 <= number < 2**31 and number % 1 == 0
+
+
+def check_classes(table: BoxTable, num_classes: int, owner: str) -> None:
+    """Check that the classes of detections are among the K of their owner.
+
+    Raises:
+        UserError: they are not.
+    """
+    highest = int(table.classes.max(initial=0))
+    if highest >= num_classes:
+        raise UserError(
+            f"there are detections of class {highest} (from 0), but {owner} has {num_classes} classes; "
+            "set the model's num_classes, or take detections of these data"
+        )
+
+
+def write_detections(path: str | Path, detections: Detections) -> None:
+    """Write the published text, see :func:`read_detections`."""
+    lines = [
+        f"{image} {x1:.6f} {y1:.6f} {x2:.6f} {y2:.6f} {score:.6f} {number + 1}\n"
+        for image, number, (x1, y1, x2, y2), score in _rows(detections)
+    ]
+    _write(Path(path), "".join(lines))
+
+
+def write_challenge_csv(path: str | Path, detections: Detections, labels: Sequence[str]) -> None:
+    """Write the CSV that the challenge's own tool reads, with the label of each class.
+
+    Raises:
+        UserError: a class has no label, or the file cannot be written.
+    """
+    check_classes(detections.table, len(labels), "the list of the labels")
+    lines = [",".join(_COLUMNS) + "\n"]
+    for image, number, (x1, y1, x2, y2), score in _rows(detections):
+        lines.append(f"{image},{labels[number]},{score:.6f},{x1:.6f},{x2:.6f},{y1:.6f},{y2:.6f}\n")
+    _write(Path(path), "".join(lines))
+
+
+def read_coco_results(results: str | Path, annotations: str | Path, classes: dict[str, int]) -> Detections:
+    """Read results in COCO's format.
+
+    Args:
+        results: JSON list of ``image_id``, ``category_id``, ``score`` and ``bbox``: x, y, width and height in
+            pixels.
+        annotations: COCO file with the ``images`` and ``categories`` that the ids stand for. An image's file
+            name without its ending identifies it.
+        classes: the class of each label and of each name; a category is found by its name.
+
+    Raises:
+        UserError: a file is missing or of another kind, a value in it cannot be, or an id or a category is
+            unknown.
+    """
+    entries, content = _json(results), _json(annotations)
+    try:
+        images = {image["id"]: _image(image) for image in content["images"]}
+        names = {category["id"]: str(category["name"]) for category in content["categories"]}
+        table = [_result(entry) for entry in entries]
+        missing = [entry[:2] for entry in table if entry[0] not in images or entry[1] not in names]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"results {results} with annotations {annotations} are not in COCO's format "
+            f"({type(error).__name__} {error}); give a list of results, and the file of its data set"
+        ) from error
+    strange = sorted({name for name in names.values() if name not in classes})
+    if strange:
+        raise UserError(
+            f"categories {', '.join(strange[:5])} of {annotations} are no classes of OpenImages; "
+            "name them as the class descriptions do, by label or by name"
+        )
+    if missing:
+        image, category = missing[0]
+        raise UserError(
+            f"results {results}: image id {image!r} or category id {category!r} does not stand in "
+            f"{annotations}; give the annotations of the same data set"
+        )
+    ids, rows = [], []
+    for image, category, (x, y, w, h), value in table:
+        identifier, width, height = images[image]
+        ids.append(identifier)
+        box = x / width, y / height, (x + w) / width, (y + h) / height
+        rows.append((*box, value, classes[names[category]]))
+    return detections_from_rows(ids, rows)
+
+
+def _image(entry: dict) -> tuple[str, float, float]:
+    """Return identifier, width and height of an image of a COCO file, or raise what is wrong."""
+    width, height = float(entry["width"]), float(entry["height"])
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError(f"image {entry['id']!r} of {entry['width']} x {entry['height']} pixels")
+    return Path(entry["file_name"]).stem, width, height
+
+
+def _result(entry: dict) -> tuple[object, object, tuple[float, ...], float]:
+    """Return image, category, box and score of a result in COCO's format, or raise what is wrong."""
+    box, score = tuple(map(float, entry["bbox"])), float(entry["score"])
+    if len(box) != 4 or not all(map(math.isfinite, (*box, score))):
+        raise ValueError(f"bbox {entry['bbox']} with score {entry['score']}")
+    return entry["image_id"], entry["category_id"], box, score
+
+
+def _rows(detections: Detections):
+    table = detections.table
+    names = [detections.ids[number] for number in table.images.tolist()]
+    return zip(names, table.classes.tolist(), table.boxes.tolist(), table.values.tolist(), strict=True)
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"detections {path} cannot be read ({error.strerror}); correct the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"detections {path} are not text in UTF-8 ({error.reason}); unpack the file if it is an archive, "
+            "save it as UTF-8, or name another file"
+        ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"detections {path} cannot be written ({error.strerror}); name another file"
+        ) from error
+
+
+def _json(path: str | Path):
+    try:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"results {path} is not JSON ({error}); was it cut short?") from error
