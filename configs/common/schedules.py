@@ -10,6 +10,11 @@ def coco_iterations(epochs, batch_size):
     return round(epochs * 117266 / batch_size)
 
 
+def open_images_iterations(epochs, batch_size):
+    """Return the iterations of so many passes over the 1743042 training images of the Challenge 2019."""
+    return round(epochs * 1743042 / batch_size)
+
+
 # Decays after epochs 8 and 11 of 12; 16 and 22 of 24 are the same fractions of a training twice as long.
 step = L(warmup_multistep)(
     max_iter="${train.max_iter}",

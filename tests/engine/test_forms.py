@@ -22,6 +22,9 @@ def box_losses(stages):
 BOX_LOSSES = box_losses(stages=3)
 MASK_LOSSES = BOX_LOSSES | {f"loss_mask_stage{k}" for k in range(3)}
 SEMANTIC_LOSSES = MASK_LOSSES | {"loss_sem_seg"}
+TSD_LOSSES = ("cls", "box_reg", "cls_tsd", "box_reg_tsd", "margin_cls", "margin_loc")
+TSD_MASK_LOSSES = {f"loss_{part}" for part in (*TSD_LOSSES, "mask", "rpn_cls", "rpn_loc")}
+TSD_CASCADE_LOSSES = BOX_LOSSES | {f"loss_{part}_stage{k}" for part in TSD_LOSSES for k in range(3)}
 HTD_MASK_LOSSES = box_losses(stages=2) | {"loss_global", "loss_mask_stage1"}
 
 
@@ -56,6 +59,8 @@ def data_flags(toy, kind, maps):
         ("htc/htc_r50_fpn_1x", "instances", "stuff_train", SEMANTIC_LOSSES),
         ("htc/htc_r50_fpn_1x_instance_maps", "instances", "drawn", SEMANTIC_LOSSES),
         ("htd/htd_mask_r50_fpn_1x", "instances", None, HTD_MASK_LOSSES),
+        ("tsd/tsd_mask_r50_fpn_1x", "instances", None, TSD_MASK_LOSSES),
+        ("tsd/tsd_cascade_r50_fpn_20e", "boxes", None, TSD_CASCADE_LOSSES),
     ],
 )
 def test_learns_and_is_evaluated(toy, tmp_path, form, kind, maps, losses):

@@ -82,9 +82,10 @@ def test_own_data_of_one_class_from_weights_of_others(toy, tmp_path, call):
     assert (run / "evaluation.json").is_file()
 
 
-def test_detectron2s_own_script_can_run_the_leaf(toy, tmp_path):
+@pytest.mark.parametrize("leaf", [LEAF, "configs/tsd/tsd_faster_x101_64x4d_fpn_dcn_ms.py"])
+def test_detectron2s_own_script_can_run_the_leaf(toy, tmp_path, leaf):
     """The order of its LazyConfig script, with its own set-up, evaluation and checkpoints."""
-    real_config(toy, tmp_path)
+    real_config(toy, tmp_path, leaf=leaf)
     arguments = Namespace(config_file=str(tmp_path / "leaf.yaml"), eval_only=False, resume=False)
     config = LazyConfig.load(arguments.config_file)
     config = LazyConfig.apply_overrides(config, ["train.max_iter=2"])

@@ -13,7 +13,7 @@ from torch import nn
 from htd.errors import UserError, reason
 
 # Arguments that are put into the config only when the call is made.
-_LATER = {"optimizer.params": ("model",)}
+_LATER = {"optimizer.params": ("model",), "test_time_augmentation": ("model",)}
 
 
 def check_calls(config: DictConfig) -> None:

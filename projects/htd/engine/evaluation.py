@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -21,9 +22,13 @@ class Evaluation:
     Args:
         dataloader: ``test`` and ``evaluator``; there is nothing to evaluate with if one of them is missing
             or null, or the test data's ``json_file`` is.
+        augmentation: call of what takes the ``model``, and images at their own size, and predicts in its
+            place, such as :class:`htd.evaluation.AveragedViews`; the ``augmentations`` of the test data's
+            mapper are left out then. None to evaluate the model itself.
     """
 
-    def __init__(self, dataloader: DictConfig) -> None:
+    def __init__(self, dataloader: DictConfig, augmentation: DictConfig | None = None) -> None:
+        self._augmentation = augmentation
         self._config = dataloader
         self._parts: tuple | None = None
 
@@ -35,8 +40,16 @@ class Evaluation:
         """
         if self._parts is None and self._complete():
             with kept_random_state():
-                self._parts = instantiate(self._config.test), instantiate(self._config.evaluator)
+                self._parts = instantiate(self._test_data()), instantiate(self._config.evaluator)
         return self._parts is not None
+
+    def _test_data(self) -> DictConfig:
+        """Return the test loader's node, of images at their own size if views are made of them."""
+        test = self._config.test
+        if self._augmentation is not None and (test.get("mapper") or {}).get("augmentations"):
+            test = copy.deepcopy(test)
+            test.mapper.augmentations = []
+        return test
 
     def _complete(self) -> bool:
         if any(self._config.get(part) is None for part in ("test", "evaluator")):
@@ -56,6 +69,8 @@ class Evaluation:
         if not self.build():
             return {}
         with kept_random_state():
+            if self._augmentation is not None:
+                model = instantiate({**self._augmentation, "model": model})
             results = inference_on_dataset(model, *self._parts) or {}
         if results:
             print_csv_format(results)

@@ -85,6 +85,9 @@ def train(
 def evaluate(config: DictConfig, *, notes: Sequence[str] = ()) -> dict:
     """Evaluate the weights in ``train.init_checkpoint`` on the test data.
 
+    With the config's ``test_time_augmentation``, if it has one; the evaluations during a training and at its
+    end are always of the model itself, so that they are quick and can be compared with each other.
+
     Args:
         config: the config.
         notes: lines for the log about how the config came about.
@@ -102,7 +105,8 @@ def evaluate(config: DictConfig, *, notes: Sequence[str] = ()) -> dict:
             "--eval-only evaluates train.init_checkpoint, which is empty: add train.init_checkpoint=FILE"
         )
     prepare(config, notes)
-    evaluation = Evaluation(config.dataloader)
+    augmentation = config.get("test_time_augmentation")
+    evaluation = Evaluation(config.dataloader, augmentation)
     if not evaluation.build():
         raise UserError(
             "the config has no dataloader.evaluator or no test data, so there is nothing to evaluate with: "
@@ -111,6 +115,8 @@ def evaluate(config: DictConfig, *, notes: Sequence[str] = ()) -> dict:
     describe_data(config, "test")
     model = build_model(config)
     load_whole(TrainingCheckpointer(model), path, everything=False)
+    if augmentation is not None:
+        logger.info("evaluating with test_time_augmentation")
     results = evaluation(model)
     if comm.is_main_process():
         file = Path(config.train.output_dir) / "evaluation.json"

@@ -47,6 +47,14 @@ def check_settings(config: DictConfig) -> None:
         value = _value(config, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key} is {value}: it has to be a whole number of at least {least}")
+    augmentation = _value(config, "test_time_augmentation")
+    if augmentation is not None and (
+        not isinstance(augmentation, DictConfig) or "_target_" not in augmentation
+    ):
+        raise UserError(
+            f"test_time_augmentation is {augmentation}: import it from configs/common/test_time.py, or set "
+            "it to null"
+        )
     if config.train.amp.enabled and config.train.amp.get("dtype", "bf16") not in ("bf16", "fp16"):
         raise UserError(f"train.amp.dtype is {config.train.amp.dtype}: bf16 and fp16 exist")
 

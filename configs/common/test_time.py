@@ -1,0 +1,28 @@
+"""Test-time augmentation: the views that --eval-only averages over; import one of them into a leaf.
+
+``test_time_augmentation=null`` evaluates without, as evaluations during a training always do. Views are made
+of the images as they are: ``dataloader.test.mapper.augmentations`` is not used then.
+"""
+
+from detectron2.config import LazyCall as L
+
+from htd.data import ResizeCV2
+from htd.evaluation import AveragedViews, View
+from htd.layers import HardNMS
+
+
+def averaged_views(*sizes):
+    """Views at each of the sizes (longest side, shortest side) in pixels, as they are and mirrored."""
+    return L(AveragedViews)(
+        views=[
+            L(View)(augmentations=[L(ResizeCV2)(short_edge_length=short, max_size=long)], mirrored=mirrored)
+            for long, short in sizes
+            for mirrored in (False, True)
+        ],
+        proposal_nms=L(HardNMS)(iou_threshold=0.7),
+        max_proposals=1000,
+    )
+
+
+# What the published large models are tested with: four sizes, 8 views.
+test_time_augmentation = averaged_views((2000, 1400), (2000, 1200), (2000, 800), (2000, 600))
