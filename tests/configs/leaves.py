@@ -7,13 +7,19 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 
-FOLDERS = ("htd", "baselines", "htc", "demo")
+FOLDERS = ("htd", "baselines", "htc", "tsd", "demo")
 LEAVES = sorted(str(path) for folder in FOLDERS for path in Path("configs", folder).glob("*.py"))
+
+
+@cache
+def config_of(leaf: str) -> DictConfig:
+    """Return a leaf's config, which is not to be changed."""
+    return LazyConfig.load(leaf)
 
 
 @cache
 def full_size(leaf: str) -> tuple[DictConfig, torch.nn.Module]:
     """Return a leaf and its model without weights; neither is to be changed."""
-    cfg = LazyConfig.load(leaf)
+    cfg = config_of(leaf)
     with torch.device("meta"):
         return cfg, instantiate(cfg.model)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from tests.configs.leaves import config_of
 
 # What a number under this name becomes; values that a config has narrowed already stay.
 NARROW = {
@@ -17,6 +18,7 @@ NARROW = {
     "out_channels": 16,
     "hidden": 12,
     "dim": 24,
+    "trunk_dim": 20,
     "num_groups": 4,
     "groups": 2,
     "width_per_group": 4,
@@ -46,20 +48,16 @@ def narrow(node) -> None:
             narrow(value)
 
 
-@lru_cache
-def _full_model(path: str) -> DictConfig:
-    return LazyConfig.load(path).model
-
-
 def reduced_model(path: str, **roi_heads) -> DictConfig:
     """Return the model of a leaf with one block a stage, narrow parts and a few classes."""
-    model = copy.deepcopy(_full_model(path))
+    model = copy.deepcopy(config_of(path).model)
     narrow(model)
     bottom_up = model.backbone.bottom_up
+    # A SENet-154 has no other sizes that could be changed.
+    bottom_up.num_blocks = [1, 1, 1, 1]
     if "depth" in bottom_up:
         # With blocks counted here a depth above 50 says nothing more.
         bottom_up.depth = min(bottom_up.depth, 50)
-        bottom_up.num_blocks = [1, 1, 1, 1]
         bottom_up.stem_channels = 8
     model.roi_heads.update({"num_classes": 4, **roi_heads})
     return model

@@ -6,7 +6,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from tests.configs.leaves import FOLDERS, LEAVES, full_size
+from tests.configs.leaves import FOLDERS, LEAVES, config_of, full_size
 from tests.configs.reduced import as_mapped, build, example, reduced_model
 from tests.static.test_zoo import ROWS
 
@@ -33,8 +33,8 @@ def test_there_are_leaves_in_every_folder():
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_load_save_and_load(leaf, tmp_path):
-    cfg = LazyConfig.load(leaf)
-    assert KEYS == set(cfg)
+    cfg = config_of(leaf)
+    assert KEYS == set(cfg) - {"test_time_augmentation"}
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     LazyConfig.save(cfg, str(first))
     LazyConfig.save(LazyConfig.load(str(first)), str(second))
@@ -91,7 +91,7 @@ def model(leaf_and_model):
 @pytest.mark.parametrize("objects", [(3,), (2, 0), (1, 0, 4), (0,)])
 def test_training_step(leaf_and_model, objects):
     leaf, model = leaf_and_model
-    mapper = LazyConfig.load(leaf).dataloader.train.mapper
+    mapper = config_of(leaf).dataloader.train.mapper
     inputs = [as_mapped(example(n, seed=i), mapper) for i, n in enumerate(objects)]
     model.train().zero_grad(set_to_none=True)
     with EventStorage():

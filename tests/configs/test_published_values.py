@@ -120,7 +120,8 @@ def measured(model):
 
 def test_every_leaf_of_these_folders_is_in_the_table():
     folders = ("configs/baselines/", "configs/htc/")
-    assert {f"configs/{leaf}.py" for leaf in SYSTEMS} == {x for x in LEAVES if x.startswith(folders)}
+    expected = {x for x in LEAVES if x.startswith(folders) and "openimages" not in x}
+    assert {f"configs/{leaf}.py" for leaf in SYSTEMS} == expected
 
 
 @leaves

@@ -23,7 +23,14 @@ ERRORS = {"UserError", "SourceError", "PatchError", "ImportError"}
 MAKERS = {
     f"{PACKAGE}/requirements.py": {"find_problem"},
     f"{PACKAGE}/checkpoint/report.py": {"failure"},
-    f"{PACKAGE}/checkpoint/diagnose.py": {"_system", "_backbone", "_fitting", "_parts", "_classes"},
+    f"{PACKAGE}/checkpoint/diagnose.py": {
+        "other_boxes",
+        "_system",
+        "_backbone",
+        "_fitting",
+        "_parts",
+        "_classes",
+    },
 }
 # Messages without words of their own: path: template -> where the words come from.
 WORDLESS = {

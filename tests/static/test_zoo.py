@@ -11,14 +11,20 @@ import pytest
 
 from tests.static.source import ROOT
 
-ZOO, DEMO = ("htd", "htc", "baselines"), ("demo",)
+
+def docstring(path: Path) -> str:
+    """The docstring of a file as one line."""
+    return " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+
+
+ZOO, DEMO = ("htd", "htc", "tsd", "baselines"), ("demo",)
 LEAVES = {
-    path.relative_to(ROOT).as_posix(): ast.get_docstring(ast.parse(path.read_text())) or ""
+    path.relative_to(ROOT).as_posix(): docstring(path)
     for folder in (*ZOO, *DEMO)
     for path in sorted((ROOT / "configs" / folder).glob("*.py"))
 }
-_AP = r"box AP (\d+\.\d)(?:, mask AP (\d+\.\d))?"
-PUBLISHED = re.compile(rf"Published {_AP} \((?:COCO )?([\w-]+)\)")
+_AP = r"(?:box AP|(AP50)) (\d+\.\d)(?:, mask AP (\d+\.\d))?"
+PUBLISHED = re.compile(rf"Published {_AP} \((paper, )?(?:COCO |OpenImages )?([\w-]+)\)")
 MEASURED = re.compile(rf"(?<!Published ){_AP}")
 NOT_RUN = re.compile(r"\bnot run\b")
 
@@ -58,7 +64,8 @@ def mismatches(row: Row, text: str) -> list[str]:
     published, measured = PUBLISHED.search(text), MEASURED.search(text)
     wrong = [name for name in ("backbone", "schedule") if not getattr(row, name)]
     if published:
-        wrong += [] if row.published == f"{_aps(published)} ({published[3]})" else ["published"]
+        where = f"({published[4] or ''}{published[5]})"
+        wrong += [] if row.published == f"{_aps(published)} {where}" else ["published"]
     elif row.published != "not stated" or "No published AP" not in text:
         wrong.append("published")
     expected = _aps(measured) if measured else "not run"
@@ -66,7 +73,8 @@ def mismatches(row: Row, text: str) -> list[str]:
 
 
 def _aps(found: re.Match) -> str:
-    return f"{found[1]} / {found[2]}" if found[2] else found[1]
+    boxes = f"{found[1]} {found[2]}" if found[1] else found[2]
+    return f"{boxes} / {found[3]}" if found[3] else boxes
 
 
 ROWS = zoo((ROOT / "README.md").read_text())
@@ -88,6 +96,8 @@ def test_every_leaf_states_an_ap_or_that_it_was_not_run():
 
 GOOD = Row("a", "configs/htd/a.py", "R-50", "12 epochs", "41.8", "37.4 (val2017)", "not run")
 TEXT = "A, 12 epochs. Published box AP 37.4 (COCO val2017); not run here."
+PAPER = "A. Follows the paper only. Published box AP 37.4 (paper, COCO val2017); not run here."
+AP50 = "A. Published AP50 37.4 (OpenImages validation); not run here."
 MASKS = "A. Published box AP 42.3, mask AP 37.4 (COCO val2017); box AP 42.0, mask AP 37.1 by train_net.py."
 
 
@@ -103,6 +113,11 @@ MASKS = "A. Published box AP 42.3, mask AP 37.4 (COCO val2017); box AP 42.0, mas
         ({"published": "42.3 / 37.4 (val2017)", "here": "42.0 / 37.1"}, MASKS, []),
         ({"published": "42.3 / 37.5 (val2017)", "here": "42.0 / 37.2"}, MASKS, ["published", "here"]),
         ({"published": "42.3 (val2017)", "here": "42.0"}, MASKS, ["published", "here"]),
+        ({"published": "37.4 (paper, val2017)"}, PAPER, []),
+        ({}, PAPER, ["published"]),
+        ({"published": "37.4 (paper, val2017)"}, TEXT, ["published"]),
+        ({"published": "AP50 37.4 (validation)"}, AP50, []),
+        ({"published": "37.4 (validation)"}, AP50, ["published"]),
         ({"published": "not stated"}, TEXT, ["published"]),
         ({"published": "not stated"}, "A. No published AP; not run here.", []),
         ({}, "A. No published AP; not run here.", ["published"]),

@@ -1,0 +1,6 @@
+"""TSD on Faster R-CNN R-152 FPN, 14 epochs. Published box AP 43.7 (COCO val2017); not run here."""
+
+from .tsd_faster_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.depth = 152
+train.init_checkpoint = "imagenet://torchvision/resnet152"
