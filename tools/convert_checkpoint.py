@@ -27,6 +27,7 @@ from torch import nn
 
 from htd.checkpoint import check_output, convert, read_checkpoint, state_dict_of, write_checkpoint
 from htd.checkpoint.formats import FORMATS
+from htd.engine.checkpoint import BOX_CONVENTION
 from htd.engine.config import load_config
 from htd.errors import UserError, run_cli
 
@@ -75,7 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         converted, report = convert(weights, model, source=args.source, new=args.new)
     except UserError as error:
         raise UserError(f"{args.input} for {args.config_file}: {error}") from error
-    write_checkpoint(output, converted, source_format=report.format, source_file=Path(args.input).name)
+    convention = FORMATS[report.format].convention
+    boxes = {BOX_CONVENTION: convention.__name__} if convention else {}
+    source = {"source_format": report.format, "source_file": Path(args.input).name}
+    write_checkpoint(output, converted, **source, **boxes)
     print(report)
     print(f"written: {output}")
 

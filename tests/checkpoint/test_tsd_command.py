@@ -58,6 +58,9 @@ def test_converted_file_is_loaded_by_the_engine(model, source, tmp_path, capsys)
     assert "source format: TSD on Mask R-CNN (tsd_mask)" in capsys.readouterr().out
     check_weights_file(str(target), MASK, find_unconverted)
     load_whole(TrainingCheckpointer(model), str(target), everything=False)
+    continuous = instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONTINUOUS), NARROW).model)
+    with pytest.raises(UserError, match="ours.pth was trained with InclusiveBoxes, but"):
+        load_whole(TrainingCheckpointer(continuous), str(target), everything=False)
     published, head = torch.load(source)["state_dict"], model.roi_heads.stages[0].head
     scores = published["bbox_head.TSD_fc_cls.bias"]
     assert torch.equal(head.classification.cls_score.bias[-1], scores[0])

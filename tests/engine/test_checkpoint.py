@@ -14,6 +14,7 @@ from htd.engine.config import load_config
 from htd.engine.run import train
 from htd.engine.weights import check_weights_file, class_dependent, load_whole, local_file, start_from
 from htd.errors import UserError
+from htd.layers import ContinuousBoxes, InclusiveBoxes
 from tests.configs.reduced import reduced_model
 from tests.engine.tiny import TINY, TinyModel
 
@@ -140,6 +141,37 @@ def test_evaluation_needs_every_tensor(weights):
     state = {k: v for k, v in TinyModel().state_dict().items() if "head.box" not in k}
     with pytest.raises(UserError, match=r"lacks 2 tensors of the model: head.box \(2\)"):
         load_whole(TrainingCheckpointer(TinyModel()), weights(state), everything=False)
+
+
+class TestBoxConvention:
+    """What boxes mean is in no shape, so the files say it."""
+
+    @pytest.fixture
+    def model(self):
+        model = TinyModel()
+        model.roi_heads = nn.Module()
+        model.roi_heads.convention = InclusiveBoxes()
+        return model
+
+    @pytest.mark.parametrize("save", ["save", "save_model"])
+    def test_other_boxes_are_refused(self, model, tmp_path, save):
+        getattr(TrainingCheckpointer(model, str(tmp_path)), save)("a", iteration=1)
+        path = str(tmp_path / "a.pth")
+        load_whole(TrainingCheckpointer(model), path, everything=False)
+        start_from(TrainingCheckpointer(model), path, model_config())
+        model.roi_heads.convention = ContinuousBoxes()
+        text = r"a.pth was trained with InclusiveBoxes, but .* is ContinuousBoxes: .*; take a config"
+        with pytest.raises(UserError, match=text):
+            load_whole(TrainingCheckpointer(model), path, everything=False)
+        with pytest.raises(UserError, match=text):
+            start_from(TrainingCheckpointer(model), path, model_config())
+
+    def test_what_does_not_tell_is_loaded(self, model, weights, tmp_path):
+        load_whole(TrainingCheckpointer(model), weights(TinyModel().state_dict()), everything=False)
+        TrainingCheckpointer(model, str(tmp_path)).save_model("a")
+        load_whole(TrainingCheckpointer(TinyModel()), str(tmp_path / "a.pth"), everything=False)
+        TrainingCheckpointer(TinyModel(), str(tmp_path)).save_model("b")
+        assert set(torch.load(tmp_path / "b.pth")) == {"model"}
 
 
 def test_damaged_missing_and_unconverted_files_are_named(tmp_path, weights):

@@ -8,6 +8,10 @@ from htd.engine.config import config_text, load_config, save_config
 from htd.errors import UserError
 from tests.engine.tiny import TINY
 
+TSD = "configs/tsd/tsd_faster_r50_fpn_1x.py"
+OPEN_IMAGES = "configs/tsd/tsd_faster_r50_fpn_openimages.py"
+VIEWS = "configs/tsd/tsd_faster_x101_64x4d_fpn_dcn_ms.py"
+
 
 def test_saved_config_loads_again_with_the_same_text(tmp_path):
     config = load_config(TINY, ["train.max_iter=20", "optimizer.lr=0.5", "train.clip_grad_norm=35"])
@@ -62,6 +66,55 @@ def test_overrides_set_lists_added_keys_and_arguments_that_the_config_does_not_n
 def test_overrides_that_do_not_fit_are_named(override, text):
     with pytest.raises(UserError, match=text):
         load_config(TINY, override.split())
+
+
+STAGE = "model.roi_heads.stages.0"
+
+
+@pytest.mark.parametrize(
+    "override, text",
+    [
+        (f"{STAGE}.head.shift_facto=0.2", f"did you mean {STAGE}.head.shift_factor"),
+        ("model.roi_heads.stages.3.head.shift_factor=0.2", "; model.roi_heads.stages has 1, counted from 0$"),
+        (f"{STAGE}.constraints.2=1", f"; {STAGE}.constraints has 2, counted from 0$"),
+    ],
+)
+def test_keys_in_lists_are_searched(override, text):
+    with pytest.raises(UserError, match=text):
+        load_config(TSD, [override])
+
+
+@pytest.mark.parametrize(
+    "key, text",
+    [
+        (f"{STAGE}.constraints", "TSDStage needs a value there .Sequence.*, a list by \\[\\]$"),
+        (f"{STAGE}.constraints.0", "TSDStage needs a value"),
+        (f"{STAGE}.head.sibling", r"TSDHead needs a value there \(SiblingTower \| NoSibling\)"),
+        (f"{STAGE}.head.shift_factor", r"TSDHead needs a value there \(float\)"),
+        (
+            f"{STAGE}.head.classification.shift",
+            r"ShiftedClassification needs .*PointShift \| NoShift\)",
+        ),
+        (f"{STAGE}.head.classification.pooler.regions", "OffsetPooler needs a value"),
+        ("dataloader.evaluator.rule", "OpenImagesEvaluator needs a value"),
+        ("test_time_augmentation.proposal_nms", r"AveragedViews needs a value there \(HardNMS\)"),
+    ],
+)
+def test_null_is_refused_where_a_part_is_needed(key, text):
+    leaf = {"data": OPEN_IMAGES, "test": VIEWS}.get(key[:4], TSD)
+    with pytest.raises(UserError, match=f"^{key} is null, but {text}"):
+        load_config(leaf, [f"{key}=null"])
+
+
+def test_null_is_taken_where_it_stands_for_something():
+    keys = ["dataloader.train.sample_order", "dataloader.test.dataset.sizes_file", "dataloader.evaluator"]
+    load_config(OPEN_IMAGES, [f"{key}=null" for key in keys])
+    assert load_config(TSD, [f"{STAGE}.constraints=[]"]).model.roi_heads.stages[0].constraints == []
+    # There or not, null leaves it out.
+    for leaf in (TSD, VIEWS):
+        assert load_config(leaf, ["test_time_augmentation=null"]).test_time_augmentation is None
+    with pytest.raises(UserError, match="unknown key 'test_time_augmentation'"):
+        load_config(TSD, ["test_time_augmentation=1"])
 
 
 def test_values_of_another_kind_that_are_taken_pass():

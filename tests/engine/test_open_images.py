@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from omegaconf import OmegaConf
 
 import convert_open_images_results
 import evaluate_open_images
@@ -14,6 +15,7 @@ from htd.engine.run import train
 from htd.errors import UserError
 from tests.engine.test_resume import assert_equal, final
 from tests.engine.tiny import Stop
+from tests.static.source import ROOT
 
 LEAF = "configs/demo/faster_rcnn_open_images_toy.py"
 
@@ -65,6 +67,23 @@ def test_learns_resumes_and_is_evaluated(config, tmp_path, stop_after):
         records[-1]["bbox/AP50"], abs=1e-3
     )
     evaluate_open_images.main([*arguments, "dataloader.evaluator.rule._target_=htd.evaluation.OfficialRule"])
+
+
+def documented(root):
+    """Return the overrides in the documentation that name files, here those below a data root."""
+    text = (
+        (ROOT / "docs/open_images.md").read_text().partition("T=$PWD/datasets/toy\n")[2].partition("\n\n")[0]
+    )
+    return [word.replace("$T", str(root / "toy")) for word in text.split() if "=" in word]
+
+
+def test_documented_overrides_name_all_files(config, root, monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "empty"))
+    train(config("mine", "train.max_iter=1", *documented(root)))
+    records = [json.loads(line) for line in (tmp_path / "mine" / "metrics.json").read_text().splitlines()]
+    assert "bbox/AP50" in records[-1]
+    official = load_config("configs/baselines/faster_rcnn_r50_fpn_openimages.py", documented(root))
+    assert "openimages/" not in str(OmegaConf.to_container(official.dataloader, resolve=True))
 
 
 def test_perfect_results_of_coco_score_in_full(config, root, tmp_path):

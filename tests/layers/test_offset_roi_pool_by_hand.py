@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from htd.layers import AlignedRegions, RoundedRegions
+from htd.errors import UserError
+from htd.layers import AlignedRegions, FeatureTable, RoundedRegions, offset_roi_pool
 from tests.golden import extents
 from tests.layers.offset_pooling import one_map
 
@@ -170,3 +171,11 @@ def test_aligned_regions():
     ones = torch.ones(8, 8)
     assert one_map(ones, [-4, 0, 4, 8], offset, ALIGNED, samples=4).item() == pytest.approx(0.5)
     assert one_map(ones, [-0.5, 0, 3.5, 4], offset, ALIGNED, samples=4).item() == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 98), (3, 2), (1, 3), (1, 2, 7)])
+def test_offsets_of_another_shape_are_refused(shape):
+    table = FeatureTable.from_maps([torch.zeros(1, 1, 8, 8)], [4])
+    box, first = torch.tensor([[0.0, 0, 20, 20]]), torch.tensor([0])
+    with pytest.raises(UserError, match=r"1 boxes are pooled with offsets of \(.*give \(R, 2\) for boxes"):
+        offset_roi_pool(table, box, first, first, torch.zeros(shape), output_size=7, regions=ALIGNED)

@@ -161,7 +161,7 @@ def test_an_unreadable_image_leaves_the_pictures_before_it_whole(bad, tmp_path):
     [
         (["--score-threshold", "1.5"], "--score-threshold has to be between 0 and 1"),
         (["--max-regions", "0"], "--max-regions at least 1"),
-        (["dataloader.test.mapper=null"], "no dataloader.test.mapper, which prepares images"),
+        (["dataloader.test=null"], "no dataloader.test.mapper, which prepares images"),
         (["train.device=nonsense"], "names no device"),
     ],
 )

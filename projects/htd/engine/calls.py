@@ -10,17 +10,21 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
+from htd.engine.annotations import members_take_null, takes_null
 from htd.errors import UserError, reason
 
 # Arguments that are put into the config only when the call is made.
 _LATER = {"optimizer.params": ("model",), "test_time_augmentation": ("model",)}
+# Arguments that are null in the config of a run without test data, which the data replace when they come.
+_AWAITED = {f"dataloader.test.dataset.{name}" for name in ("json_file", "image_root")}
 
 
 def check_calls(config: DictConfig) -> None:
     """Refuse a config with a call that cannot be made, before anything is built.
 
     Raises:
-        UserError: naming the first node whose ``_target_`` is not there, or whose arguments do not fit it.
+        UserError: naming the first node whose ``_target_`` is not there, or whose arguments do not fit it,
+            or an argument that is null where this package needs a value.
     """
     for key, node in _calls(config, ""):
         target = located(node, key)
@@ -38,6 +42,27 @@ def check_calls(config: DictConfig) -> None:
                 f"config node {key} cannot call {getattr(target, '__name__', target)}: {error}; "
                 f"its arguments are {', '.join(signature.parameters) or 'none'}"
             ) from None
+        if getattr(target, "__module__", "").split(".")[0] == "htd":
+            _check_nulls(key, node, target, signature)
+
+
+def _check_nulls(
+    key: str, node: DictConfig, target: Callable[..., Any], signature: inspect.Signature
+) -> None:
+    """Refuse null for arguments, and in lists, where neither annotation nor default has it."""
+    for name, parameter in signature.parameters.items():
+        value = node._get_node(name)
+        if value is None or f"{key}.{name}" in _AWAITED:  # the former: not given
+            continue
+        nulls = [f"{key}.{name}"] if value._is_none() and not takes_null(parameter) else []
+        if _has_members(value, ListConfig) and not members_take_null(parameter):
+            empty = (index for index in range(len(value)) if value._get_node(index)._is_none())
+            nulls += [f"{key}.{name}.{index}" for index in empty]
+        if nulls:
+            raise UserError(
+                f"{nulls[0]} is null, but {target.__name__} needs a value there ({parameter.annotation}); a "
+                "part is left out by one that stands for none, such as NoSibling or NoShift, a list by []"
+            )
 
 
 def located(node: DictConfig, key: str) -> Callable[..., Any]:
@@ -63,11 +88,15 @@ def located(node: DictConfig, key: str) -> Callable[..., Any]:
 
 def _calls(node: object, key: str) -> Iterator[tuple[str, DictConfig]]:
     """Yield the nodes with a ``_target_``, outer ones first; interpolations are not followed."""
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+    if _has_members(node, DictConfig):
         if "_target_" in node:
             yield key, node
         for name in node:
             yield from _calls(node._get_node(name), f"{key}.{name}" if key else str(name))
-    elif isinstance(node, ListConfig) and not node._is_none() and not node._is_interpolation():
+    elif _has_members(node, ListConfig):
         for index in range(len(node)):
             yield from _calls(node._get_node(index), f"{key}.{index}")
+
+
+def _has_members(node: object, kind: type[DictConfig] | type[ListConfig]) -> bool:
+    return isinstance(node, kind) and not node._is_none() and not node._is_interpolation()

@@ -13,6 +13,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from htd.engine.contents import checked_contents, unreadable
 from htd.errors import UserError, reason
 
+# Entry of a file of weights with what the corners of boxes mean to them, a class of htd.layers.
+BOX_CONVENTION = "box_convention"
+
 
 class TrainingCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with atomic writes.
@@ -27,18 +30,24 @@ class TrainingCheckpointer(DetectionCheckpointer):
     incompatible: Any = None
     other_shapes: dict[str, tuple[tuple, tuple]]
 
+    @property
+    def box_convention(self) -> str | None:
+        """Name of the class of the model's ``roi_heads.convention``; None: the model has no such part."""
+        convention = getattr(getattr(self.model, "roi_heads", None), "convention", None)
+        return None if convention is None else type(convention).__name__
+
     def save(self, name: str, **extra: Any) -> None:
         """Write model, checkpointables and ``extra`` to ``<name>.pth``, the one to resume from now on."""
         if not self.save_dir or not self.save_to_disk:
             return
         state = {key: item.state_dict() for key, item in self.checkpointables.items()}
-        self._write(name, {"model": self.model.state_dict(), **state, **extra})
+        self._write(name, {**self._model_entries(), **state, **extra})
         self.tag_last_checkpoint(f"{name}.pth")
 
     def save_model(self, name: str, **extra: Any) -> None:
         """Write the model alone and ``extra`` to ``<name>.pth``; resuming does not look at it."""
         if self.save_dir and self.save_to_disk:
-            self._write(name, {"model": self.model.state_dict(), **extra})
+            self._write(name, {**self._model_entries(), **extra})
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint to resume from."""
@@ -64,6 +73,10 @@ class TrainingCheckpointer(DetectionCheckpointer):
                 "name of another checkpoint of that folder into last_checkpoint"
             )
         return file
+
+    def _model_entries(self) -> dict[str, Any]:
+        boxes = {BOX_CONVENTION: self.box_convention} if self.box_convention else {}
+        return {"model": self.model.state_dict(), **boxes}
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         target = Path(self.save_dir) / f"{name}.pth"

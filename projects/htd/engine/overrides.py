@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from numbers import Number
@@ -14,12 +13,15 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from htd.engine.annotations import outer_words
 from htd.engine.calls import located
 from htd.errors import UserError
 
 _COUNTED = ("train", "dataloader")
 # Numbers for which null is a value: no pictures, and every checkpoint is kept.
 _MAY_BE_NULL = ("train.vis_period", "train.checkpointer.max_to_keep")
+# Keys that a config may lack, so that null changes nothing.
+_OPTIONAL = ("test_time_augmentation",)
 _SCALARS = {"int", "float"}
 _LISTS = {"Sequence", "Iterable", "Collection", "list", "tuple"}
 
@@ -49,10 +51,11 @@ def checked_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]
         if found:
             if not _is_alternative(config, key, present, override.value()):
                 _check_kind(key, present, override.value())
+        elif key in _OPTIONAL and override.value() is None:
+            continue
         elif not (override.is_add() or override.is_force_add() or _is_argument(config, key)):
-            raise UserError(
-                f"unknown key {key!r} in override {text!r}{_near(config, key)}; +{key}=... adds a new key"
-            )
+            hint = _beyond(config, key) or f"{_near(config, key)}; +{key}=... adds a new key"
+            raise UserError(f"unknown key {key!r} in override {text!r}{hint}")
     return list(overrides)
 
 
@@ -107,26 +110,27 @@ def _is_alternative(config: DictConfig, key: str, present: object, value: object
     parameter = _parameter(config, key)
     if parameter is None:
         return False
-    known = parameter.annotation is not inspect.Parameter.empty
-    annotation = parameter.annotation if isinstance(parameter.annotation, str) else str(parameter.annotation)
-    words = set(re.findall(r"\w+", _without_brackets(annotation)))
+    words = outer_words(parameter)
     if value is None:
-        return known and "None" in words
+        return "None" in words
     numbers = isinstance(value, list) and all(map(_is_number, value))
     whole = isinstance(present, int) and not isinstance(present, bool)
     other = (whole and numbers) or (isinstance(present, ListConfig) and isinstance(value, int))
-    return other and (not known or bool(words & _SCALARS and words & _LISTS))
-
-
-def _without_brackets(annotation: str) -> str:
-    """``int | Sequence[int]`` without the kinds of a list's members."""
-    while (shorter := re.sub(r"\[[^\[\]]*\]", "", annotation)) != annotation:
-        annotation = shorter
-    return annotation
+    return other and (not words or bool(words & _SCALARS and words & _LISTS))
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Number) and not isinstance(value, bool)
+
+
+def _beyond(config: DictConfig, key: str) -> str:
+    """Return how many members the list has beyond whose end a key points, "" if it does not."""
+    parts = key.split(".")
+    for end in range(1, len(parts)):
+        found, node = _look_up(config, ".".join(parts[:end]))
+        if found and isinstance(node, ListConfig) and parts[end].isdigit() and int(parts[end]) >= len(node):
+            return f"; {'.'.join(parts[:end])} has {len(node)}, counted from 0"
+    return ""
 
 
 def _near(config: DictConfig, key: str) -> str:
@@ -143,6 +147,9 @@ def _all_keys(node: object, prefix: str) -> Iterator[str]:
             if name != "_target_":
                 yield f"{prefix}{name}"
                 yield from _all_keys(node._get_node(name), f"{prefix}{name}.")
+    elif isinstance(node, ListConfig) and not node._is_none() and not node._is_interpolation():
+        for index in range(len(node)):
+            yield from _all_keys(node._get_node(index), f"{prefix}{index}.")
 
 
 def _check_kind(key: str, present: object, value: object) -> None:

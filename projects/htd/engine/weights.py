@@ -16,7 +16,7 @@ from detectron2.config import instantiate
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 
-from htd.engine.checkpoint import TrainingCheckpointer
+from htd.engine.checkpoint import BOX_CONVENTION, TrainingCheckpointer
 from htd.engine.own_data import class_counts
 from htd.errors import UserError, reason
 
@@ -101,8 +101,20 @@ def _names(checkpointer: TrainingCheckpointer) -> set[str]:
 
 
 def load(checkpointer: TrainingCheckpointer, path: str, *, everything: bool) -> dict[str, Any]:
-    """Load a file or URI into the model (and, with ``everything``, the rest), as far as it fits."""
-    return checkpointer.load(local_file(path), checkpointables=None if everything else [])
+    """Load a file or URI into the model (and, with ``everything``, the rest), as far as it fits.
+
+    Raises:
+        UserError: there is no such file, or it tells that its boxes are of another convention than the
+            model's, which no shape shows.
+    """
+    rest = checkpointer.load(local_file(path), checkpointables=None if everything else [])
+    theirs, ours = rest.get(BOX_CONVENTION), checkpointer.box_convention
+    if theirs and ours and theirs != ours:
+        raise UserError(
+            f"{path} was trained with {theirs}, but the model's roi_heads.convention is {ours}: boxes would "
+            f"be a pixel off; take a config with {theirs}, or weights that were trained with {ours}"
+        )
+    return rest
 
 
 def local_file(path: str) -> str:

@@ -55,7 +55,7 @@ def offset_roi_pool(
         1000 boxes with 256 channels take at most 100 MB (maps of 800 x 1333 pixels, on a CPU).
 
     Raises:
-        UserError: the offsets are for another number of bins.
+        UserError: the offsets are for other boxes or another number of bins.
     """
     with torch.autocast(boxes.device.type, enabled=False):
         rows = table.rows
@@ -67,15 +67,20 @@ def offset_roi_pool(
         start, size = torch.where(finite, start, torch.nan), torch.where(finite, size, 0)
         rule = _DisplacedBins(first_row, limit, start, size, output_size, samples, regions)
         # In the order of the axes, and for each bin.
-        moves = _each_bin(offsets, output_size).to(rows.dtype).flip(1)
+        moves = _each_bin(offsets, boxes, output_size).to(rows.dtype).flip(1)
         pieces = plan_pieces(rule.cells, output_size)
         out = gather_in_pieces(rows, pieces, rule, (len(boxes), output_size**2), moves)
     maps = out.unflatten(1, (output_size, output_size)).permute(0, 3, 1, 2)
     return maps.to(table.maps[0].dtype)
 
 
-def _each_bin(offsets: Tensor, bins: int) -> Tensor:
+def _each_bin(offsets: Tensor, boxes: Tensor, bins: int) -> Tensor:
     """Return offsets (R, 2, S, S), or (R, 2, 1, 1) of offsets (R, 2)."""
+    if offsets.dim() not in (2, 4) or offsets.shape[:2] != (len(boxes), 2):
+        raise UserError(
+            f"{len(boxes)} boxes are pooled with offsets of {tuple(offsets.shape)}; give (R, 2) for boxes or "
+            "(R, 2, S, S) for bins, first x, then y"
+        )
     if offsets.dim() == 2:
         return offsets[:, :, None, None]
     if offsets.shape[2:] != (bins, bins):

@@ -39,12 +39,27 @@ def no_samples(stage):
     stage.head.regression.pooler.samples = 0
 
 
+def no_layers(stage):
+    stage.head.classification.fc_dims = []
+
+
+def no_trunk(stage):
+    stage.head.trunk_dim = 0
+
+
+def no_factor(stage):
+    stage.head.shift_factor = float("nan")
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         (head_in_a_plain_stage, "a TSDHead has losses that a CascadeStage does not compute.* TSDStage"),
         (plain_head, "a TSDStage has a SharedFCHead for a head; give it a TSDHead"),
         (no_samples, "samples=0 of a pooling by offsets: give at least 1"),
+        (no_layers, "fc_dims of a head is empty"),
+        (no_trunk, "trunk_dim=0 and shift_factor=0.1; give a whole number from 1 on"),
+        (no_factor, "shift_factor=nan; give a whole number from 1 on and a finite number"),
         (no_sibling_but_constraints, "has constraints, but its head has no sibling .*set constraints=\\[\\]"),
         (one_box_and_one_for_the_background, "background_box=True needs a box for each class"),
         (sibling_of_one_box_and_one_for_the_background, "background_box=True needs a box for each class"),
@@ -54,6 +69,13 @@ def test_parts_that_do_not_fit_are_refused(change, text):
     config = reduced_model(CASCADE).roi_heads
     change(config.stages[1])
     with pytest.raises(UserError, match=text):
+        instantiate(config)
+
+
+def test_a_model_needs_a_stage():
+    config = reduced_model(CASCADE).roi_heads
+    config.stages = []
+    with pytest.raises(UserError, match="roi_heads.stages is empty"):
         instantiate(config)
 
 

@@ -89,6 +89,9 @@ class FCStack(nn.ModuleList):
         resolution: S.
         dims: width of each layer.
         init: draws the weights of a layer in place; biases start at zero.
+
+    Raises:
+        UserError: there is no layer.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class FCStack(nn.ModuleList):
         dims: Sequence[int],
         init: Callable[[Tensor], Tensor] = nn.init.xavier_uniform_,
     ):
+        if not len(dims):
+            raise UserError("fc_dims of a head is empty; give the width of one layer at least")
         sizes = [channels * resolution**2, *dims]
         super().__init__(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         for layer in self:

@@ -62,7 +62,8 @@ def check_masks(target: Instances) -> None:
         raise UserError(
             "the model has a mask branch, but its training data hold no masks (gt_masks): set "
             "dataloader.train.dataset.masks=True and dataloader.train.mapper.mask_format=bitmask, or take a "
-            "config without masks, such as configs/htc/htc_box_r50_fpn_1x.py"
+            "config without masks, such as configs/htc/htc_box_r50_fpn_1x.py or "
+            "configs/tsd/tsd_faster_r50_fpn_1x.py"
         )
 
 

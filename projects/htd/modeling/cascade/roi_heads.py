@@ -47,7 +47,7 @@ class StagedROIHeads(nn.Module):
         convention: clips and rescales boxes, see :mod:`htd.layers.box_conventions`; continuous if None.
 
     Raises:
-        UserError: there are more mask heads than stages.
+        UserError: there is no stage, or there are more mask heads than stages.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class StagedROIHeads(nn.Module):
         self.selection = selection
         self.mask_branch = mask_branch
         self.convention = convention or ContinuousBoxes()
+        if not len(self.stages):
+            raise UserError("roi_heads.stages is empty; give one stage at least")
         if mask_branch.num_heads > len(self.stages):
             raise UserError(
                 f"the mask branch has {mask_branch.num_heads} heads for {len(self.stages)} stages; leave out "

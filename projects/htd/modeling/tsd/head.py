@@ -6,6 +6,7 @@ features of the offset trunk, B box coordinates (see :mod:`htd.modeling.cascade.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from htd.errors import UserError
 from htd.modeling.cascade import Classified, FCStack, RoIContext, RoIs, box_dim, flat_features, row_chunks
 from htd.modeling.tsd.shift import BoxShift, NoShift, PointShift, hidden_layer, kaiming_weight
 from htd.modeling.tsd.sibling import NoSibling, SiblingTower
@@ -158,6 +160,9 @@ class TSDHead(nn.Module):
         channels, resolution: C and S.
         trunk_dim: D. The trunk is built only if one of the towers shifts.
         shift_factor: what an offset of 1 stands for, as a fraction of the RoI's size.
+
+    Raises:
+        UserError: the trunk would have no features, or the shift factor is no number.
     """
 
     has_own_losses = True
@@ -175,6 +180,11 @@ class TSDHead(nn.Module):
         shift_factor: float = 0.1,
     ):
         super().__init__()
+        if trunk_dim < 1 or not math.isfinite(shift_factor):
+            raise UserError(
+                f"a TSDHead has trunk_dim={trunk_dim} and shift_factor={shift_factor}; give a whole number "
+                "from 1 on and a finite number"
+            )
         self.features = features
         self.classification = classification
         self.regression = regression
