@@ -12,11 +12,11 @@ from htd.layers import HardNMS
 
 
 def averaged_views(*sizes):
-    """Views at each of the sizes (longest side, shortest side) in pixels, as they are and mirrored."""
+    """Views at each of the sizes, the longest and the shortest side in pixels, as they are and mirrored."""
     return L(AveragedViews)(
         views=[
             L(View)(augmentations=[L(ResizeCV2)(short_edge_length=short, max_size=long)], mirrored=mirrored)
-            for long, short in sizes
+            for short, long in map(sorted, sizes)
             for mirrored in (False, True)
         ],
         proposal_nms=L(HardNMS)(iou_threshold=0.7),

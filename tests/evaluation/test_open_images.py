@@ -87,7 +87,7 @@ def predict(evaluator, images, outputs):
 OUTPUTS = [instances([[10, 10, 50, 30], [0, 0, 9, 9]], [0.5, 0.9], [0, 2]), instances([], [], [])]
 
 
-def test_detections_of_a_model(tmp_path):
+def test_detections_of_a_model(tmp_path, caplog):
     """The box of x is found. A better scored c is not judged in x, but it is also a b, and as such false."""
     by_hand(tmp_path, "open_images_model")
     evaluator = OpenImagesEvaluator("open_images_model", PublishedRule(), output_dir=str(tmp_path / "out"))
@@ -101,7 +101,9 @@ def test_detections_of_a_model(tmp_path):
         "x 0.000000 0.000000 0.090000 0.180000 0.900000 3",
     ]
     np.testing.assert_equal(evaluator.evaluate()["bbox"], found)
+    assert "no detections at all" not in caplog.text
     nothing = predict(evaluator, ["x"], [instances([], [], [])])["bbox"]
+    assert "no detections at all, so every AP is 0" in caplog.text
     assert (nothing["AP50"], nothing["AR50"]) == (0, 0)
     np.testing.assert_equal(predict(evaluator, [], [])["bbox"], nothing)
 

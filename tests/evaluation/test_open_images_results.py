@@ -99,12 +99,24 @@ def test_results_that_are_no_json(tmp_path):
         "x 0 0 1 a .5 1",
         "x 0 nan 1 1 .5 1",
         "x 0 0 1 1 .5 1e300",
+        "ImageID,LabelName,Score,XMin,XMax,YMin,YMax",
+        "[]",
     ],
 )
 def test_malformed_detections(tmp_path, line):
     file = tmp_path / "found.txt"
     file.write_text(f"x 0 0 1 1 .5 1\n\n{line}\n")
     with pytest.raises(UserError, match="found.txt, line 3: it is not of the form image x1 y1 x2 y2 score"):
+        read_detections(file)
+
+
+def test_detections_in_pixels(tmp_path):
+    """A few boxes may end outside of the image, as those that a model has not clipped."""
+    file, inside, outside = tmp_path / "found.txt", "x 0 .1 1 1.2 .5 1\n", "x 0 7 20 40.5 .5 1\n"
+    file.write_text(2 * inside + 2 * outside)
+    assert len(read_detections(file).table) == 4
+    file.write_text(inside + 2 * outside)
+    with pytest.raises(UserError, match="found.txt are in pixels, such as the box 0 7 20 40.5; they have to"):
         read_detections(file)
 
 

@@ -41,10 +41,16 @@ def test_share_from_which_a_detection_lies_in_a_group(rule):
 
 @rules
 @pytest.mark.parametrize("name", ["iou_threshold", "group_share"])
-@pytest.mark.parametrize("value", [0.0, 50.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, 50.0, float("nan"), "abc"])
 def test_limits_that_cannot_be(rule, name, value):
-    with pytest.raises(UserError, match=f"{name} of a rule of OpenImages is {value}; it has to be above 0"):
+    with pytest.raises(UserError, match=f"{name} of a rule of OpenImages is {value}; it has to be a"):
         rule(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.5, float("inf"), float("nan"), "abc"])
+def test_weights_of_groups_that_cannot_be(value):
+    with pytest.raises(UserError, match=f"group_weight of a rule of OpenImages is {value}; .* of at least 0"):
+        PublishedRule(group_weight=value)
 
 
 def test_results_are_named_after_the_iou(tmp_path):

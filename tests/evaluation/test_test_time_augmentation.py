@@ -227,6 +227,12 @@ def test_what_cannot_be_averaged_is_an_error():
         augmented(model)
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_proposals_that_are_too_few(number):
+    with pytest.raises(UserError, match=f"max_proposals is {number}; it has to be at least 1"):
+        AveragedViews(model=None, views=[View(augmentations=[])], proposal_nms=None, max_proposals=number)
+
+
 @pytest.mark.parametrize("named", [{"height": 128, "width": 192}, {"height": 64, "width": 97}])
 def test_an_image_of_another_size_is_an_error(named):
     several = augmented(detector(HTD), View(augmentations=[]))

@@ -1,5 +1,7 @@
 """Views of an image, and the way of boxes into them and back."""
 
+import runpy
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from htd.evaluation import View
 from htd.evaluation.views import ViewFrame
 from htd.layers import ContinuousBoxes, InclusiveBoxes
 from tests import golden
+from tests.static.source import ROOT
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,10 @@ def test_a_view_is_resized_then_mirrored():
 def test_a_view_that_is_more_than_a_resize_is_an_error(augmentation):
     with pytest.raises(UserError, match="does more than resize"):
         View(augmentations=[augmentation])(torch.zeros(3, 16, 24, dtype=torch.uint8))
+
+
+def test_the_sides_of_the_configs_views_may_come_in_either_order():
+    views = runpy.run_path(str(ROOT / "configs/common/test_time.py"))["averaged_views"]
+    assert views((128, 200), (300, 400)) == views((200, 128), (400, 300))
+    resize = views((128, 200)).views[0].augmentations[0]
+    assert (resize.short_edge_length, resize.max_size) == (128, 200)

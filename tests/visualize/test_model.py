@@ -70,6 +70,16 @@ def test_detections_are_drawn_of_every_model():
     )
 
 
+def test_the_log_says_why_nothing_is_drawn(drawer, monkeypatch, caplog):
+    monkeypatch.setattr(drawer, "draw", lambda *_: None)
+    assert list(draw_model(Model(), INPUTS, IMAGE, score_threshold=0.85)) == ["detections"]
+    assert not caplog.text
+    draw_model(Model(), INPUTS, IMAGE, score_threshold=0.95)
+    assert caplog.messages == [
+        "no detection scores 0.95 or more, the highest score is 0.9; lower --score-threshold"
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "scores"),
     [({}, [0.9, 0.5]), ({"score_threshold": 0.1}, [0.9, 0.5, 0.2]), ({"max_objects": 1}, [0.9])],

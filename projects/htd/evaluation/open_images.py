@@ -110,6 +110,11 @@ class OpenImagesEvaluator(DatasetEvaluator):
             path.parent.mkdir(parents=True, exist_ok=True)
             _LOGGER.info("results are kept in %s", path)
             write_detections(path, detections)
+        if not len(detections.table):
+            _LOGGER.warning(
+                "no detections at all, so every AP is 0: the model is hardly trained, its score threshold is "
+                "too high, or the file of detections is empty"
+            )
         found = score(self._truth, self._numbered(detections), self.rule)
         with_objects = found.objects > 0
         iou = f"{100 * self.rule.iou_threshold:g}"

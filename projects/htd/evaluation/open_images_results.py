@@ -42,7 +42,7 @@ def read_detections(path: str | Path) -> Detections:
     """Read lines ``image x1 y1 x2 y2 score class`` with classes from 1, the published text.
 
     Raises:
-        UserError: the file is missing or no text, or a line is malformed.
+        UserError: the file is missing or no text, a line is malformed, or the boxes are in pixels.
     """
     ids, rows = [], []
     for number, line in enumerate(_text(path).splitlines(), start=1):
@@ -56,11 +56,25 @@ def read_detections(path: str | Path) -> Detections:
         if len(row) != 6 or not all(map(math.isfinite, row)) or not _is_class(row[5]):
             raise UserError(
                 f"detections {path}, line {number}: it is not of the form image x1 y1 x2 y2 score class, "
-                "with a class from 1; correct the line or write the file anew"
+                "with a class from 1; correct the line, or convert results in COCO's format (.json) by "
+                "tools/convert_open_images_results.py"
             )
         ids.append(identifier)
         rows.append([*row[:5], row[5] - 1])
-    return detections_from_rows(ids, rows)
+    detections = detections_from_rows(ids, rows)
+    _check_relative(path, detections.table.boxes)
+    return detections
+
+
+def _check_relative(path: str | Path, boxes: np.ndarray) -> None:
+    """Refuse a file most of whose boxes (N, 4) end far outside of the image, which those in pixels do."""
+    outside = boxes[:, 2:].min(axis=1) > 1.5
+    if 2 * outside.sum() > len(boxes):
+        x1, y1, x2, y2 = boxes[outside.argmax()]
+        raise UserError(
+            f"detections {path} are in pixels, such as the box {x1:g} {y1:g} {x2:g} {y2:g}; they have to be "
+            "parts of the image's width and height, 0 to 1: divide by these"
+        )
 
 
 def _is_class(number: float) -> bool:

@@ -6,6 +6,8 @@ right nor wrong; the rules differ in what they take for looked for.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +47,15 @@ class PublishedRule:
             counts as an object in any case.
 
     Raises:
-        UserError: one of the first two is not above 0 and at most 1.
+        UserError: one of the first two is not above 0 and at most 1, or the third no number of at least 0.
     """
 
     def __init__(self, iou_threshold: float = 0.5, group_share: float = 0.5, group_weight: float = 1.0):
         self.iou_threshold = _overlap("iou_threshold", iou_threshold)
         self.group_share = _overlap("group_share", group_share)
-        self.group_weight = group_weight
+        self.group_weight = _checked(
+            "group_weight", group_weight, "of at least 0", lambda number: 0 <= number < math.inf
+        )
 
     def judged(self, truth: OpenImagesTruth, objects: BoxTable, num_images: int) -> np.ndarray:
         """Return which classes count in which images, (images, K) bool.
@@ -122,6 +126,11 @@ def score(truth: OpenImagesTruth, detections: BoxTable, rule: PublishedRule | Of
 
 
 def _overlap(name: str, value: float) -> float:
-    if not 0 < value <= 1:
-        raise UserError(f"{name} of a rule of OpenImages is {value}; it has to be above 0 and at most 1")
+    return _checked(name, value, "above 0 and at most 1", lambda number: 0 < number <= 1)
+
+
+def _checked(name: str, value: float, wanted: str, allowed: Callable[[float], bool]) -> float:
+    """Return a limit of a rule, or raise a UserError if it is not the number that is wanted."""
+    if not isinstance(value, (int, float)) or not allowed(value):
+        raise UserError(f"{name} of a rule of OpenImages is {value}; it has to be a number {wanted}")
     return value

@@ -63,7 +63,8 @@ class AveragedViews(nn.Module):
         max_proposals: the best that are kept of them.
 
     Raises:
-        UserError: there is no view, or the model's RoI heads have no ``predict``.
+        UserError: there is no view, ``max_proposals`` is not at least 1, or the model's RoI heads have no
+            ``predict``.
     """
 
     def __init__(
@@ -74,6 +75,10 @@ class AveragedViews(nn.Module):
             raise UserError(
                 "test_time_augmentation.views is empty: name one view at least, or set "
                 "test_time_augmentation=null to evaluate without"
+            )
+        if max_proposals < 1:
+            raise UserError(
+                f"test_time_augmentation.max_proposals is {max_proposals}; it has to be at least 1"
             )
         if not hasattr(getattr(model, "roi_heads", None), "predict"):
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import nn
 
 from htd.visualize.drawers import Scene, drawers_of, recorded
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def draw_model(
@@ -35,7 +38,7 @@ def draw_model(
 
     Returns:
         Pictures (H', W', 3) uint8, RGB, by the names of their drawers: ``detections``, and those that
-        :data:`htd.visualize.drawers.DRAWERS` has for this model.
+        :data:`htd.visualize.drawers.DRAWERS` has for this model; a drawer with nothing to show is left out.
     """
     drawers = drawers_of(model)
     parts = {f"{d.name}/{name}": part for d in drawers for name, part in d.parts.items()}
@@ -45,8 +48,17 @@ def draw_model(
             found = model.eval()([inputs])[0]["instances"].to(torch.device("cpu"))
     finally:
         model.train(was_training)
+    if not (found.scores >= score_threshold).any():
+        best = f"the highest score is {found.scores.max():.3g}" if len(found) else "there is none at all"
+        _LOGGER.warning("no detection scores %g or more, %s; lower --score-threshold", score_threshold, best)
     found = found[found.scores >= score_threshold]
     found = found[found.scores.argsort(descending=True, stable=True)[:max_objects]]
     size = tuple(inputs["image"].shape[-2:])
     scene = Scene(image_rgb, size, found, tuple(class_names), score_threshold, max_regions)
-    return {d.name: d.draw(scene, {name: calls[f"{d.name}/{name}"] for name in d.parts}) for d in drawers}
+    pictures = {}
+    for drawer in drawers:
+        own = {name: calls[f"{drawer.name}/{name}"] for name in drawer.parts}
+        picture = drawer.draw(scene, own)
+        if picture is not None:
+            pictures[drawer.name] = picture
+    return pictures

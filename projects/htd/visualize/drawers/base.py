@@ -60,8 +60,8 @@ class Drawer:
         """Return a drawer for a model, None if the model has not the parts that are drawn."""
         raise NotImplementedError
 
-    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray:
-        """Return a picture (H', W', 3) uint8, RGB.
+    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray | None:
+        """Return a picture (H', W', 3) uint8, RGB; None if there is nothing to show.
 
         Args:
             scene: the image and its detections.

@@ -18,7 +18,6 @@ from htd.modeling.tsd.head import shift_boxes
 from htd.visualize.canvas import class_name
 from htd.visualize.closeup import Closeup, Style, draw_closeups
 from htd.visualize.drawers.base import Call, Drawer, Scene
-from htd.visualize.side_by_side import draw_side_by_side
 
 _PROPOSAL = Style("proposal", "white", "--")
 _SHIFTED = Style("shifted box (regression)", "orange", "-")
@@ -81,11 +80,10 @@ class TSDDrawer(Drawer):
                 stages[name] = module
         return cls(stages) if stages else None
 
-    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray:
-        """Return close-ups of the RoIs of the best detections, the image itself if there is no detection."""
-        found = scene.detections
-        if not len(found):
-            return draw_side_by_side(scene.image_rgb, None, found, (), scene.score_threshold)
+    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray | None:
+        """Return close-ups of the RoIs of the best detections, None if there is no detection."""
+        if not len(scene.detections):
+            return None
         seen = {
             name: Seen.of(calls[f"{name}.classification"][-1], calls[f"{name}.regression"][-1])
             for name in self.stages
