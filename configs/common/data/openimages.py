@@ -45,7 +45,7 @@ dataloader.train = L(build_train_loader)(
     aspect_ratio_grouping=False,
     sample_order=L(ClassAwareOrder)(
         num_classes="${model.roi_heads.num_classes}",
-        # As published; htd.data.UniformDraw draws as evenly in a thirtieth of the time (docs/open_images.md).
+        # As published; htd.data.UniformDraw draws as evenly and much faster (docs/open_images.md).
         draw=L(FirstOfPermutation)(),
     ),
     seed="${train.seed}",

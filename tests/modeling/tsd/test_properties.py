@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 
 from htd.layers import roi_align
-from tests.configs.reduced import build, example, reduced_model
+from tests.configs.reduced import build, example
 from tests.layers import offset_pooling
-from tests.modeling.htc.small import heads_inputs, heads_inputs_near_objects, randomise
-from tests.modeling.htc.test_properties import SIZE, losses_and_map_gradients, mirror_weights, mirrored
+from tests.modeling.htc.small import heads_inputs, randomise
+from tests.modeling.htc.test_properties import assert_mirroring_commutes_with_the_loss, mirror_weights
 from tests.modeling.tsd.leaves import CASCADE, CONTINUOUS, FASTER, MASK, ON_HTC, ON_HTD, first_head
 
 
@@ -145,22 +144,4 @@ def mirror_tsd(heads):
 @pytest.mark.parametrize("leaf", [CONTINUOUS, ON_HTC])
 def test_mirroring_commutes_with_the_loss(leaf):
     """With continuous boxes; the published rounding and sampling prefer a side."""
-    config = reduced_model(leaf)
-    for stage in config.roi_heads.stages:
-        # All candidates are taken, so that nothing is drawn by chance.
-        stage.sampler.update(batch_size_per_image=1000, positive_fraction=1.0)
-    torch.manual_seed(0)
-    heads = randomise(instantiate(config.roi_heads), box_std=0.1)
-    inputs = heads_inputs_near_objects(SIZE, distance=4)
-    losses, gradients = losses_and_map_gradients(heads, *inputs)
-    unmirrored, _ = losses_and_map_gradients(heads, *mirrored(*inputs))
-    mirror_tsd(heads)
-    found, found_gradients = losses_and_map_gradients(heads, *mirrored(*inputs))
-    assert set(found) == set(losses)
-    for name, loss in losses.items():
-        assert loss > 0
-        torch.testing.assert_close(found[name], loss, atol=0, rtol=1e-5)
-        assert (unmirrored[name] - loss).abs() > 1e-4 * loss, name
-    for ours, theirs in zip(found_gradients, gradients, strict=True):
-        if theirs is not None:
-            torch.testing.assert_close(ours.flip(-1), theirs, atol=1e-5, rtol=1e-4)
+    assert_mirroring_commutes_with_the_loss(leaf, mirror_tsd)
