@@ -17,10 +17,10 @@ def random_iou(seed, num_gt, num_boxes):
 
 
 def claims_by_loops(iou, least_iou):
-    """Objects in index order; each takes all boxes that attain its best IoU, also from others."""
+    """Objects in index order; each takes all boxes that attain its best IoU, also from others, if above 0."""
     claimed_by = [-1] * iou.shape[1]
     for g, row in enumerate(iou.tolist()):
-        if row and max(row) >= least_iou:
+        if row and max(row) >= least_iou and max(row) > 0:
             for r, value in enumerate(row):
                 if value == max(row):
                     claimed_by[r] = g

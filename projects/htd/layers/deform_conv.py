@@ -6,6 +6,7 @@ P = N H' W' output places, Q columns (taps and channels) of one place. Offsets a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -57,12 +58,13 @@ def deform_conv2d(
 
 
 class DeformConv2d(nn.Conv2d):
-    """Deformable convolution layer, with the parameters and the names of ``nn.Conv2d``.
+    """Deformable convolution layer, with the parameters and the names of Detectron2's ``Conv2d``.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in ``nn.Conv2d``,
             but without a bias unless one is asked for.
         norm (nn.Module): applied to the output, or None; its parameters are named ``norm.*``.
+        activation: function of a tensor, applied after the norm, or None.
     """
 
     def __init__(
@@ -77,15 +79,18 @@ class DeformConv2d(nn.Conv2d):
         bias: bool = False,
         *,
         norm: nn.Module | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.norm = norm
+        self.activation = activation
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return (N, C', H', W') of x (N, C, H, W); offset and mask as in `deform_conv2d`."""
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
         x = deform_conv2d(x, offset, self.weight, self.bias, mask=mask, **geometry)
-        return x if self.norm is None else self.norm(x)
+        x = x if self.norm is None else self.norm(x)
+        return x if self.activation is None else self.activation(x)
 
 
 def convolve_by_gather(x, offset, weight, bias=None, *, stride, padding, dilation, mask=None) -> Tensor:

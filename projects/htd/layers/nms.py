@@ -28,6 +28,10 @@ _TOGETHER_ELSEWHERE = 40_000
 # Steps of Soft-NMS between two looks at what is left; each look waits for the device.
 _STEPS_UNSEEN = 16
 
+# Candidates for each box wanted that the suppression is tried with first, and by how much more after each try
+# that does not leave enough.
+_TRIED_FIRST, _TRIED_NEXT = 20, 8
+
 
 class HardNMS:
     """Drops a box that overlaps a better one of its class by more than a threshold.
@@ -171,6 +175,27 @@ class SoftNMS:
             # Written so that -inf times 0, at places that are done already, is dropped as well.
             current.masked_fill_(~(current >= self.min_score), -torch.inf)
         return torch.cat(columns, dim=1), torch.cat(scores, dim=1)
+
+
+def suppress_best(
+    nms: HardNMS | SoftNMS, boxes: Tensor, scores: Tensor, classes: Tensor, at_most: int
+) -> tuple[Tensor, Tensor]:
+    """Return the ``at_most`` best rows that ``nms`` keeps, and their final scores; see the module's header.
+
+    Suppresses among as few candidates as are needed: they can be ten thousands, where a threshold is low. No
+    kind of suppression lets a candidate act on one that scores better in the end, so the best candidates can
+    be suppressed alone: if enough of them stay above all others, those others do not matter.
+    """
+    count = _TRIED_FIRST * at_most
+    while count < len(scores):
+        others_at_most = scores.topk(count).values[-1]
+        better = (scores > others_at_most).nonzero()[:, 0]
+        keep, final = nms(boxes[better], scores[better], classes[better])
+        if (final > others_at_most).sum() >= at_most:
+            return better[keep[:at_most]], final[:at_most]
+        count *= _TRIED_NEXT
+    keep, final = nms(boxes, scores, classes)
+    return keep[:at_most], final[:at_most]
 
 
 def _best_first(rows: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,8 @@ from detectron2.structures import Boxes, pairwise_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htd.modeling.rpn import AnchorLabeler, labeling
+from htd.layers import matching, paired_iou
+from htd.modeling.rpn import AnchorLabeler
 
 STRIDES = (4, 8)
 
@@ -120,9 +121,9 @@ def test_crowd_in_a_large_image_is_matched_in_parts(monkeypatch):
 
     def counted(truth, anchors):
         pairs.append(len(truth) * len(anchors))
-        return pairwise_iou(truth, anchors)
+        return paired_iou(truth, anchors)
 
-    monkeypatch.setattr(labeling, "pairwise_iou", counted)
+    monkeypatch.setattr(matching, "paired_iou", counted)
     levels = [grid(s, 8 * s, -(-800 // s), -(-1344 // s)).repeat_interleave(3, dim=0) for s in (4, 8, 16)]
     corner = torch.rand(100, 2) * 700
     truth = torch.cat([corner, corner + 20 + torch.rand(100, 2) * 80], dim=1)

@@ -12,7 +12,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from htd.layers import ContinuousBoxes
+from htd.layers import ContinuousBoxes, suppress_best
 
 
 class MeanLogits:
@@ -63,11 +63,6 @@ class RoIPredictions:
         return replace(self, boxes=boxes, image_size=size)
 
 
-# Candidates for each detection wanted that the suppression is tried with first, and by how much more after
-# each try that does not leave enough.
-_TRIED_FIRST, _TRIED_NEXT = 20, 8
-
-
 class DetectionSelector:
     """Turns predictions into detections: score threshold, class-wise NMS, best by score.
 
@@ -96,28 +91,10 @@ class DetectionSelector:
         rows, classes = ((scores > self.score_threshold) & finite[:, None]).nonzero(as_tuple=True)
         each = boxes.unflatten(1, (-1, 4))
         each = each[rows, 0] if each.shape[1] == 1 else each[rows, classes]
-        keep, kept_scores = self._suppress(each, scores[rows, classes], classes)
-        keep, kept_scores = keep[: self.max_detections], kept_scores[: self.max_detections]
+        keep, kept_scores = suppress_best(self.nms, each, scores[rows, classes], classes, self.max_detections)
         return Instances(
             predictions.image_size,
             pred_boxes=Boxes(each[keep]),
             scores=kept_scores,
             pred_classes=classes[keep],
         )
-
-    def _suppress(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Suppress among as few candidates as are needed; return rows and their final scores, best first.
-
-        Candidates can be ten thousands, where the threshold is low. No kind of suppression lets a
-        candidate act on one that scores better in the end, so the best candidates can be suppressed alone: if
-        enough of them stay above all others, those others do not matter.
-        """
-        count = _TRIED_FIRST * self.max_detections
-        while count < len(scores):
-            others_at_most = scores.topk(count).values[-1]
-            better = (scores > others_at_most).nonzero()[:, 0]
-            keep, final = self.nms(boxes[better], scores[better], classes[better])
-            if (final > others_at_most).sum() >= self.max_detections:
-                return better[keep], final
-            count *= _TRIED_NEXT
-        return self.nms(boxes, scores, classes)

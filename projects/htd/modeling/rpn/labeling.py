@@ -6,24 +6,20 @@ Boxes are XYXY in pixels of the resized input.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
-from htd.layers import ContinuousBoxes, last_claim
+from htd.layers import ContinuousBoxes, match_by_iou, within_padding
 
 
 class AnchorLabeler:
     """Labels anchors, and only those that lie within the image take part in the matching.
 
-    Paper: Faster R-CNN, section 3.1.2. An anchor is positive if its IoU with some ground truth is
-    at least ``positive_iou``; negative if all are below ``negative_iou``. Each ground truth whose
-    best IoU is at least ``low_quality_iou`` also claims every anchor that attains this best IoU; a
-    later ground truth takes anchors from an earlier one. Detectron2 matches all anchors and drops
-    those beyond the image afterwards: an object whose best anchor is dropped then has none.
+    Paper: Faster R-CNN, section 3.1.2; the matching is :func:`htd.layers.match_by_iou`. Detectron2 matches
+    all anchors and drops those beyond the image afterwards: an object whose best anchor is dropped then has
+    none.
 
     Args:
         positive_iou, negative_iou, low_quality_iou: thresholds in [0, 1].
@@ -80,38 +76,19 @@ class AnchorLabeler:
         self, anchors: Sequence[Tensor], strides: Sequence[int], image_size: tuple[int, int]
     ) -> Tensor:
         """Return which anchors take part (R,), bool."""
-        height, width = image_size
-        parts = []
-        for boxes, stride in zip(anchors, strides, strict=True):
-            x1, y1, x2, y2 = boxes.unbind(dim=1)
-            # The margin of a hundredth of a pixel absorbs the rounding of the anchors' centres.
-            part = (x1 + x2) / 2 < self._cells_end(width, stride) - 0.01
-            part &= (y1 + y2) / 2 < self._cells_end(height, stride) - 0.01
-            if self.allowed_border >= 0:
-                part &= self.convention.inside(boxes, image_size, self.allowed_border)
-            parts.append(part)
-        return torch.cat(parts)
-
-    def _cells_end(self, side: int, stride: int) -> int:
-        padded = math.ceil(side / self.pad_divisor) * self.pad_divisor
-        return math.ceil(padded / stride) * stride
+        inside = within_padding(anchors, strides, image_size, self.pad_divisor)
+        if self.allowed_border >= 0:
+            boxes = torch.cat(list(anchors))
+            inside &= self.convention.inside(boxes, image_size, self.allowed_border)
+        return inside
 
     def match(self, anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Match anchors (R, 4), all of which take part; return labels (R,) and index (R,).
-
-        Ground truth is taken a few boxes at a time: what a box claims depends on all anchors but
-        on no other box.
-        """
-        best = anchors.new_zeros(len(anchors))
-        index = torch.zeros_like(best, dtype=torch.int64)
-        claimed_by = torch.full_like(index, -1)
-        at_once = max(1, self.pairs_at_once // max(1, len(anchors)))
-        for start in range(0, len(gt_boxes) if len(anchors) else 0, at_once):
-            iou = pairwise_iou(Boxes(gt_boxes[start : start + at_once]), Boxes(anchors))
-            value, row = iou.max(dim=0)
-            index = torch.where(value > best, row + start, index)
-            best = torch.maximum(best, value)
-            claimed_by = torch.maximum(claimed_by, last_claim(iou, self.low_quality_iou, start))
-        labels = torch.where(best >= self.positive_iou, 1, torch.where(best < self.negative_iou, 0, -1))
-        labels = labels.masked_fill(claimed_by >= 0, 1)
-        return labels, torch.where(claimed_by >= 0, claimed_by, index)
+        """Match anchors (R, 4), all of which take part; return labels (R,) and index (R,)."""
+        return match_by_iou(
+            anchors,
+            gt_boxes,
+            positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou,
+            low_quality_iou=self.low_quality_iou,
+            pairs_at_once=self.pairs_at_once,
+        )
