@@ -52,29 +52,38 @@ class DeformableBottleneckBlock(BottleneckBlock):
 
 
 class OffsetPredictingConv2d(DeformConv2d):
-    """Plain deformable convolution that predicts its own offsets, so that any block can call it.
+    """Deformable convolution that predicts its own offsets, so that any block or tower can call it.
 
-    Paper: Deformable Convolutional Networks, section 2.1. The predictor, ``offset``, starts at zero: the
-    layer then equals ``ordinary``, whose weight it takes over.
+    Paper: Deformable Convolutional Networks, section 2.1; modulated: Deformable ConvNets v2,
+    section 3.2. The predictor, ``offset``, starts at zero: the plain form then equals ``ordinary``, whose
+    parameters, norm and activation it takes over; the modulated one halves what its weight gives.
 
     Args:
-        ordinary: convolution without bias in whose place this one comes.
+        ordinary: convolution in whose place this one comes.
+        modulated, offset_groups: as in :class:`DeformableBottleneckBlock`; the groups divide the channels of
+            the input.
     """
 
-    def __init__(self, ordinary: nn.Conv2d):
+    def __init__(self, ordinary: nn.Conv2d, *, modulated: bool = False, offset_groups: int = 1):
         super().__init__(**_settings(ordinary))
-        self.weight = ordinary.weight
-        self.offset = _zero_conv(ordinary, 2)
+        self.weight, self.bias = ordinary.weight, ordinary.bias
+        self.offset = _zero_conv(ordinary, offset_groups * (3 if modulated else 2))
+        self.split = _offset_and_mask if modulated else _offset_only
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W) to (N, C', H', W') as the ordinary convolution."""
-        return super().forward(x, self.offset(x))
+        offset, mask = self.split(self.offset(x))
+        return super().forward(x, offset, mask)
 
 
 def _settings(conv: nn.Conv2d) -> dict:
-    """Return the arguments of a deformable convolution of the geometry, and with the norm, of ``conv``."""
+    """Return the arguments of a deformable convolution of the geometry, norm and activation of ``conv``.
+
+    A convolution of another library than Detectron2 has neither norm nor activation.
+    """
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-    return {name: getattr(conv, name) for name in names} | {"norm": getattr(conv, "norm", None)}
+    beside = {name: getattr(conv, name, None) for name in ("norm", "activation")}
+    return {name: getattr(conv, name) for name in names} | beside
 
 
 def _zero_conv(conv: nn.Conv2d, values: int) -> Conv2d:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 from htd.layers import drop_border, halve_border, keep_border
@@ -152,19 +153,16 @@ class ConvTower(nn.Sequential):
         widths = [channels, *[hidden] * (num_convs - 1), out_channels]
         norms = [nn.GroupNorm(num_groups, hidden) for _ in range(num_convs - 1)] + [nn.Identity()]
         super().__init__(
-            *(_ConvNormReLU(a, b, n) for a, b, n in zip(widths[:-1], widths[1:], norms, strict=True))
+            *(_conv_norm_relu(a, b, n) for a, b, n in zip(widths[:-1], widths[1:], norms, strict=True))
         )
         self.out_channels = out_channels
 
 
-class _ConvNormReLU(nn.Conv2d):
-    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module):
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(super().forward(x)).relu_()
+def _conv_norm_relu(in_channels: int, out_channels: int, norm: nn.Module) -> Conv2d:
+    activation = nn.ReLU(inplace=True)
+    layer = Conv2d(in_channels, out_channels, 3, padding=1, bias=False, norm=norm, activation=activation)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
 
 
 class BorderAwareRegression(nn.Module):
