@@ -1,18 +1,23 @@
 """Learning-rate schedules: multipliers of ``optimizer.lr`` over ``train.max_iter``."""
 
+import math
+
 from detectron2.config import LazyCall as L
 
 from htd.engine.schedule import warmup_cosine, warmup_multistep
 
 
 def coco_iterations(epochs, batch_size):
-    """Return the iterations of so many passes over the 117266 images of COCO train2017 that have objects."""
-    return round(epochs * 117266 / batch_size)
+    """Return the iterations of so many passes over the 117266 images of COCO train2017 that have objects.
+
+    As published, a pass is a whole number of batches.
+    """
+    return round(epochs * math.ceil(117266 / batch_size))
 
 
 def open_images_iterations(epochs, batch_size):
     """Return the iterations of so many passes over the 1743042 training images of the Challenge 2019."""
-    return round(epochs * 1743042 / batch_size)
+    return round(epochs * math.ceil(1743042 / batch_size))
 
 
 # Decays after epochs 8 and 11 of 12; 16 and 22 of 24 are the same fractions of a training twice as long.

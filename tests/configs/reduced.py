@@ -9,6 +9,7 @@ from detectron2.config import instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from htd.engine.own_data import set_num_classes
 from tests.configs.leaves import config_of
 
 # What a number under this name becomes; values that a config has narrowed already stay.
@@ -19,6 +20,7 @@ NARROW = {
     "hidden": 12,
     "dim": 24,
     "trunk_dim": 20,
+    "attention_dim": 6,
     "num_groups": 4,
     "groups": 2,
     "width_per_group": 4,
@@ -48,7 +50,7 @@ def narrow(node) -> None:
             narrow(value)
 
 
-def reduced_model(path: str, **roi_heads) -> DictConfig:
+def reduced_model(path: str, num_classes: int = 4) -> DictConfig:
     """Return the model of a leaf with one block a stage, narrow parts and a few classes."""
     model = copy.deepcopy(config_of(path).model)
     narrow(model)
@@ -59,14 +61,27 @@ def reduced_model(path: str, **roi_heads) -> DictConfig:
         # With blocks counted here a depth above 50 says nothing more.
         bottom_up.depth = min(bottom_up.depth, 50)
         bottom_up.stem_channels = 8
-    model.roi_heads.update({"num_classes": 4, **roi_heads})
+    if model.backbone.get("top_block") and model.backbone.top_block.get("in_feature") == "res5":
+        model.backbone.top_block.in_channels = 32 * bottom_up.stem_channels
+    set_num_classes(model, num_classes)
     return model
 
 
-def build(path: str, **roi_heads) -> torch.nn.Module:
+def build(path: str, num_classes: int = 4) -> torch.nn.Module:
     """Return a seeded reduced model that gives detections without training."""
     torch.manual_seed(0)
-    return instantiate(reduced_model(path, **roi_heads))
+    return instantiate(reduced_model(path, num_classes))
+
+
+def selection_of(model: torch.nn.Module):
+    """Return the part of a model that has the ``score_threshold`` of its detections."""
+    return model.roi_heads.selection if hasattr(model, "roi_heads") else model.postprocessing.selection
+
+
+def iterations_of_phases(model: torch.nn.Module) -> list[int]:
+    """Return an iteration in each phase of a training."""
+    switch = getattr(getattr(model, "supervision", None), "switch_iter", None)
+    return [0, switch] if switch else [0]
 
 
 def example(num_objects: int, *, seed: int = 0, size=(64, 96), num_classes: int = 4) -> dict:

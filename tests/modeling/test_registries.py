@@ -10,6 +10,7 @@ from detectron2.modeling import (
 
 from htd.modeling.backbones import XavierFPN, build_resnet
 from htd.modeling.cascade import StagedROIHeads
+from htd.modeling.dense import OneStageDetector
 from htd.modeling.rcnn import RescaleFirstRCNN
 from htd.modeling.rpn import PublishedRPN
 
@@ -22,6 +23,7 @@ from htd.modeling.rpn import PublishedRPN
         (PROPOSAL_GENERATOR_REGISTRY, PublishedRPN),
         (ROI_HEADS_REGISTRY, StagedROIHeads),
         (META_ARCH_REGISTRY, RescaleFirstRCNN),
+        (META_ARCH_REGISTRY, OneStageDetector),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

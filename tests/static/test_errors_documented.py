@@ -25,6 +25,7 @@ MAKERS = {
     f"{PACKAGE}/checkpoint/report.py": {"failure"},
     f"{PACKAGE}/checkpoint/diagnose.py": {
         "other_boxes",
+        "other_decoder",
         "_system",
         "_backbone",
         "_fitting",

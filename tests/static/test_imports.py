@@ -25,7 +25,7 @@ LEVELS = {
 }
 TOP = 4
 # One folder a paper: papers share code through the others, never with each other.
-PAPERS = {"htc", "htd", "tsd"}
+PAPERS = {"htc", "htd", "tood", "tsd"}
 # Tensors in, tensors out.
 UNKNOWN_TO_LAYERS = tuple(
     f"detectron2.{name}"

@@ -1,4 +1,6 @@
-"""Makes a two-stage R-50 model small enough to learn the toy data on a CPU in minutes."""
+"""Makes an R-50 model small enough to learn the toy data on a CPU in minutes."""
+
+from itertools import pairwise
 
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig, ListConfig
@@ -13,7 +15,7 @@ SIZES = {"channels": CHANNELS, "fc_dims": [256, 256], "trunk_dim": 64, "sampling
 def narrow_cascade(model):
     """Change, in place, any model of stages; parts of one system alone keep what is not in ``SIZES``."""
     _narrow_detector(model)
-    _resize(model.roi_heads)
+    _resize(model.roi_heads, SIZES)
 
 
 def narrow_masks(model):
@@ -33,12 +35,31 @@ def narrow_htd(model):
     head.regression.tower.update(hidden=64, out_channels=128, num_convs=3, num_groups=8)
 
 
-def _narrow_detector(model):
-    """Change all that does not depend on the heads.
+def narrow_dense(model, strides, scale=1):
+    """Change, in place, any dense model; its head works on the levels of these strides, 4 or 8 and so on.
 
-    Toy objects are some 50 pixels large in images of 160: RoI features come from p2 up to 96 pixels,
-    because at stride 8 the part that tells the class is lost.
+    Sizes of anchors and ranges of objects become ``scale`` times as many strides as they are.
     """
+    _narrow_backbone(model)
+    names = [f"p{int(stride).bit_length() - 1}" for stride in strides]
+    model.update(num_classes=6, head_in_features=names)
+    if "p6" not in names:
+        model.backbone.top_block = None
+    generator, head = model.anchor_generator, model.head
+    finest = [size / generator.strides[0] for size in generator.sizes[0]]
+    generator.update(sizes=[[scale * size * stride for size in finest] for stride in strides], strides=strides)
+    _resize(head, {"channels": CHANNELS, "num_convs": 2, "num_layers": 4, "attention_dim": 16, "hidden": 32})
+    if head.towers.get("num_groups"):
+        head.towers.num_groups = 8
+    if head.predictors.num_levels:
+        head.predictors.num_levels = len(strides)
+    if "ranges" in model.supervision.get("assigner", {}):
+        ends = [-1, *(8 * scale * stride for stride in strides[:-1]), 1e8]
+        model.supervision.assigner.ranges = [list(pair) for pair in pairwise(ends)]
+
+
+def _narrow_backbone(model):
+    """Change backbone, pyramid and the statistics of pixels."""
     model.backbone.bottom_up = L(build_resnet)(
         depth=18,
         stem_channels=32,
@@ -50,6 +71,14 @@ def _narrow_detector(model):
     model.backbone.out_channels = CHANNELS
     model.pixel_mean, model.pixel_std = [128.0, 128.0, 128.0], [58.0, 58.0, 58.0]
 
+
+def _narrow_detector(model):
+    """Change all of a two-stage detector that does not depend on the heads.
+
+    Toy objects are some 50 pixels large in images of 160: RoI features come from p2 up to 96 pixels,
+    because at stride 8 the part that tells the class is lost.
+    """
+    _narrow_backbone(model)
     rpn = model.proposal_generator
     rpn.in_features = ["p3", "p4", "p5"]
     rpn.head.in_channels = CHANNELS
@@ -68,10 +97,10 @@ def _narrow_detector(model):
         stage.update(loss_weight=1.0, smooth_l1_beta=0.0)
 
 
-def _resize(node):
-    """Set the arguments that ``SIZES`` names, in place, in a tree of parts."""
+def _resize(node, sizes):
+    """Set the arguments that ``sizes`` names, in place, in a tree of parts."""
     if isinstance(node, DictConfig):
-        node.update({key: size for key, size in SIZES.items() if key in node})
+        node.update({key: size for key, size in sizes.items() if key in node})
     if isinstance(node, DictConfig | ListConfig):
         for child in node.values() if isinstance(node, DictConfig) else node:
-            _resize(child)
+            _resize(child, sizes)

@@ -12,13 +12,18 @@ from torch import Tensor
 PERIOD = 20
 
 
-def due_storage() -> EventStorage | None:
-    """Return where to write this iteration's figures; None in between, and outside of a training loop."""
+def open_storage() -> EventStorage | None:
+    """Return Detectron2's event storage; None outside of a training loop."""
     try:
-        storage = get_event_storage()
+        return get_event_storage()
     except (AssertionError, IndexError):  # by Detectron2, the second if Python is run without assertions
         return None
-    return None if (storage.iter + 1) % PERIOD else storage
+
+
+def due_storage() -> EventStorage | None:
+    """Return where to write this iteration's figures; None in between, and outside of a training loop."""
+    storage = open_storage()
+    return None if storage is None or (storage.iter + 1) % PERIOD else storage
 
 
 def write(storage: EventStorage, metrics: Mapping[str, Tensor], suffix: str = "") -> None:

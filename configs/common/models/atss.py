@@ -1,0 +1,56 @@
+"""ATSS, ResNet-50, FPN: one square anchor a cell, assigned by the statistics of its neighbours."""
+
+from detectron2.config import LazyCall as L
+
+from htd.modeling.dense import (
+    ATSSAssigner,
+    Centerness,
+    CenternessLoss,
+    DeltaDecoder,
+    FocalLoss,
+    GIoULoss,
+    PositiveCount,
+    Predictors,
+    Scaled,
+    Supervision,
+    TwinTowers,
+    WeightSum,
+)
+
+from .dense import best_pairs, box_coding, dense_detector, pyramid, square_anchors, term
+
+positives = L(PositiveCount)(least_each_image=1, extra_each_image=0, least=1.0)
+centrality = L(Centerness)()
+
+model = dense_detector(
+    backbone=pyramid(),
+    towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=32),
+    predictors=L(Predictors)(
+        num_classes="${...num_classes}",
+        channels=256,
+        num_anchors=1,
+        box_dim=4,
+        num_levels=5,
+        box_rule=L(Scaled)(),
+        centerness_from="regression",
+        prior_probability=0.01,
+    ),
+    anchor_generator=square_anchors(),
+    decoder=L(DeltaDecoder)(transform=box_coding((0.1, 0.1, 0.2, 0.2))),
+    supervision=L(Supervision)(
+        assigner=L(ATSSAssigner)(topk=9),
+        terms=[
+            term("loss_cls", L(FocalLoss)(alpha=0.25, gamma=2.0), positives),
+            term(
+                "loss_box_reg",
+                L(GIoULoss)(weighting=centrality),
+                L(WeightSum)(weighting=centrality, least=1.0),
+                weight=2.0,
+            ),
+            term("loss_centerness", L(CenternessLoss)(target=centrality), positives),
+        ],
+        pad_divisor=32,
+    ),
+    selection=best_pairs(),
+    min_box_size=0.0,
+)

@@ -1,0 +1,63 @@
+"""FCOS, ResNet-50, FPN, in MMDetection's form: exponential distances in pixels, no centre sampling."""
+
+from detectron2.config import LazyCall as L
+
+from htd.modeling.dense import (
+    BestClassTimesCenterness,
+    Centerness,
+    CenternessLoss,
+    DistanceDecoder,
+    ExpOfScaled,
+    FCOSAssigner,
+    FocalLoss,
+    IoULoss,
+    PositiveCount,
+    Predictors,
+    Supervision,
+    TwinTowers,
+    WeightSum,
+)
+
+from .dense import best_locations, dense_detector, points, pyramid, term
+
+centrality = L(Centerness)()
+
+model = dense_detector(
+    backbone=pyramid(relu=True),
+    towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=32),
+    predictors=L(Predictors)(
+        num_classes="${...num_classes}",
+        channels=256,
+        num_anchors=1,
+        box_dim=4,
+        num_levels=5,
+        box_rule=L(ExpOfScaled)(largest=8.0),
+        centerness_from="classification",
+        prior_probability=0.01,
+    ),
+    anchor_generator=points(),
+    decoder=L(DistanceDecoder)(in_cells=False),
+    supervision=L(Supervision)(
+        assigner=L(FCOSAssigner)(ranges=[[-1, 64], [64, 128], [128, 256], [256, 512], [512, 1e8]]),
+        terms=[
+            term(
+                "loss_cls",
+                L(FocalLoss)(alpha=0.25, gamma=2.0),
+                L(PositiveCount)(least_each_image=0, extra_each_image=1, least=1.0),
+            ),
+            term(
+                "loss_box_reg",
+                L(IoULoss)(weighting=centrality),
+                L(WeightSum)(weighting=centrality, least=1e-6),
+            ),
+            term(
+                "loss_centerness",
+                L(CenternessLoss)(target=centrality),
+                L(PositiveCount)(least_each_image=0, extra_each_image=0, least=1.0),
+            ),
+        ],
+        pad_divisor=32,
+    ),
+    selection=best_locations(ranking=L(BestClassTimesCenterness)()),
+    nms_threshold=0.5,
+)

@@ -1,0 +1,54 @@
+"""RetinaNet, ResNet-50, FPN, in MMDetection's form: P6 from C5, L1, positives of the batch as the divisor."""
+
+from detectron2.config import LazyCall as L
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+
+from htd.modeling.dense import (
+    DeltaDecoder,
+    DeltaLoss,
+    FocalLoss,
+    IoUAssigner,
+    PositiveCount,
+    Predictors,
+    Supervision,
+    TwinTowers,
+    Unscaled,
+)
+
+from .dense import STRIDES, best_locations, box_coding, dense_detector, pyramid, term
+
+coding = box_coding((1.0, 1.0, 1.0, 1.0))
+positives = L(PositiveCount)(least_each_image=1, extra_each_image=0, least=1.0)
+
+model = dense_detector(
+    backbone=pyramid(in_feature="res5"),
+    towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=None),
+    predictors=L(Predictors)(
+        num_classes="${...num_classes}",
+        channels=256,
+        num_anchors=9,
+        box_dim=4,
+        num_levels=0,
+        box_rule=L(Unscaled)(),
+        centerness_from=None,
+        prior_probability=0.01,
+    ),
+    anchor_generator=L(DefaultAnchorGenerator)(
+        # Three scales an octave, each in three forms.
+        sizes=[[4 * stride * 2 ** (i / 3) for i in range(3)] for stride in STRIDES],
+        aspect_ratios=[0.5, 1.0, 2.0],
+        strides=STRIDES,
+        offset=0.0,
+    ),
+    decoder=L(DeltaDecoder)(transform=coding),
+    supervision=L(Supervision)(
+        assigner=L(IoUAssigner)(positive_iou=0.5, negative_iou=0.4, low_quality_iou=0.0),
+        terms=[
+            term("loss_cls", L(FocalLoss)(alpha=0.25, gamma=2.0), positives),
+            term("loss_box_reg", L(DeltaLoss)(transform=coding, beta=0.0), positives),
+        ],
+        pad_divisor=32,
+    ),
+    selection=best_locations(),
+    nms_threshold=0.5,
+)

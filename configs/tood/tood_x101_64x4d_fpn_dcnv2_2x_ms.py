@@ -1,0 +1,9 @@
+"""TOOD X-101-64x4d FPN, modulated deformable res4, res5 and head, 24 epochs, multi-scale training.
+
+Published box AP 50.5 (COCO val2017), by the authors alone; not run here.
+"""
+
+from .tood_x101_64x4d_fpn_2x_ms import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.update(deform_stages=["res4", "res5"], modulated=True)
+model.head.towers.num_deformable = 2

@@ -1,0 +1,68 @@
+"""From what a dense head says about each prior to boxes.
+
+Symbols: N images, P priors, D numbers of a prior. Boxes are XYXY in pixels of the resized input, not clipped;
+a cell is the stride of a prior's level. A decoder is called with a regression (N, P, D) in at least float32
+and the priors, and returns boxes (N, P, 4).
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
+from torch import Tensor
+
+from htd.layers import expected_value
+from htd.modeling.dense.priors import Priors
+
+
+class DeltaDecoder:
+    """Boxes as deltas from anchors; D = 4.
+
+    Paper: Focal Loss for Dense Object Detection, section 4 (from R-CNN, appendix C).
+
+    Args:
+        transform: codes boxes as deltas.
+    """
+
+    def __init__(self, *, transform: Box2BoxTransform):
+        self.transform = transform
+
+    def __call__(self, regression: Tensor, priors: Priors) -> Tensor:
+        """Return the boxes; see the module's header."""
+        sources = priors.boxes.to(regression.dtype).expand(len(regression), -1, -1)
+        boxes = self.transform.apply_deltas(regression.flatten(0, 1), sources.flatten(0, 1))
+        return boxes.view(*regression.shape[:2], 4)
+
+
+class DistanceDecoder:
+    """Boxes as distances of their sides from points: left, top, right, bottom; D = 4.
+
+    Paper: FCOS, section 3.1.
+
+    Args:
+        in_cells: distances are in cells; else in pixels.
+    """
+
+    def __init__(self, *, in_cells: bool):
+        self.in_cells = in_cells
+
+    def __call__(self, regression: Tensor, priors: Priors) -> Tensor:
+        """Return the boxes; see the module's header."""
+        if self.in_cells:
+            regression = regression * priors.stride_of_each[:, None]
+        centers = priors.centers
+        return torch.cat([centers - regression[..., :2], centers + regression[..., 2:]], dim=-1)
+
+
+class DistributionDecoder:
+    """Boxes as distributions over the distances of their sides, in cells; D = 4 times the bins.
+
+    Paper: Generalized Focal Loss, equations 3 to 5. A distance is the expectation over 0, 1, ..., bins - 1.
+    """
+
+    def __init__(self):
+        self.distances = DistanceDecoder(in_cells=True)
+
+    def __call__(self, regression: Tensor, priors: Priors) -> Tensor:
+        """Return the boxes; see the module's header."""
+        return self.distances(expected_value(regression.unflatten(-1, (4, -1))), priors)

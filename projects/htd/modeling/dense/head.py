@@ -1,0 +1,105 @@
+"""The head of a dense detector: towers, then predictors, shared by all levels but for one scalar each.
+
+Symbols: N images, L levels, A anchors a cell, P priors of all levels, K classes, D numbers that a box is
+decoded from, C channels, H x W cells of a level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from htd.layers.sampling import full_precision
+from htd.modeling.dense.predictions import DensePredictions, flattened
+from htd.modeling.dense.towers import TaskFeatures
+
+
+class Predictors(nn.Module):
+    """Class logits, boxes and maybe centerness of one level.
+
+    Args:
+        num_classes: K.
+        channels: C of the towers' features.
+        num_anchors: A.
+        box_dim: D.
+        num_levels: L, how many scalars ``box_rule`` gets; 0 if it has none.
+        box_rule: applied to what is predicted for boxes, see :mod:`htd.modeling.dense.regression`.
+        centerness_from: which of the task features centerness is predicted from, "classification" or
+            "regression"; None: it is not.
+        prior_probability: class probability that the biases start with.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int = 256,
+        num_anchors: int = 1,
+        box_dim: int = 4,
+        num_levels: int = 5,
+        box_rule,
+        centerness_from: str | None = None,
+        prior_probability: float = 0.01,
+    ):
+        super().__init__()
+        self.cls_score = nn.Conv2d(channels, num_anchors * num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(channels, num_anchors * box_dim, 3, padding=1)
+        self.centerness = nn.Conv2d(channels, num_anchors, 3, padding=1) if centerness_from else None
+        self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(num_levels))
+        self.box_rule = box_rule
+        self.centerness_from = centerness_from
+        self.num_anchors = num_anchors
+        for conv in filter(None, (self.cls_score, self.bbox_pred, self.centerness)):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+        nn.init.constant_(self.cls_score.bias, logit(prior_probability))
+
+    def forward(self, features: TaskFeatures, level: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return logits (N, A * K, H, W), boxes (N, A * D, H, W), centerness logits (N, A, H, W) or None."""
+        centerness = None
+        if self.centerness is not None:
+            centerness = self.centerness(getattr(features, self.centerness_from))
+        return self.cls_score(features.classification), self.boxes(features, level), centerness
+
+    def boxes(self, features: TaskFeatures, level: int) -> Tensor:
+        """Return what is predicted for boxes (N, A * D, H, W), in at least float32.
+
+        The last convolution is, too, since an exponential or a stride multiplies what half precision rounds,
+        and on the way back what it overflows by.
+        """
+        with torch.autocast(features.regression.device.type, enabled=False):
+            predicted = self.bbox_pred(full_precision(features.regression))
+            return self.box_rule(predicted, self.scales[level] if len(self.scales) else None)
+
+
+class DenseHead(nn.Module):
+    """Runs towers and predictors on every level.
+
+    Args:
+        towers: see :mod:`htd.modeling.dense.towers`.
+        predictors: :class:`Predictors` or one with the same call and ``num_anchors``.
+    """
+
+    def __init__(self, *, towers: nn.Module, predictors: Predictors):
+        super().__init__()
+        self.towers = towers
+        self.predictors = predictors
+
+    def forward(self, features: Sequence[Tensor]) -> DensePredictions:
+        """Return the predictions for L maps (N, C, H_l, W_l), finest first."""
+        levels = [self.predictors(self.towers(x, level), level) for level, x in enumerate(features)]
+        per_cell = self.predictors.num_anchors
+        logits, boxes, centerness = zip(*levels, strict=True)
+        return DensePredictions(
+            logits=flattened(logits, per_cell),
+            regression=flattened(boxes, per_cell),
+            centerness=None if centerness[0] is None else flattened(centerness, per_cell).squeeze(-1),
+        )
+
+
+def logit(probability: float) -> float:
+    """Return the logit of a probability."""
+    return math.log(probability / (1 - probability))

@@ -1,0 +1,64 @@
+"""Priors and objects to assign, and assignments in a form that tests compare."""
+
+import torch
+
+from htd.modeling.dense.assigners import Predicted
+from htd.modeling.dense.priors import Priors
+
+STRIDES = (8, 16, 32, 64, 128)
+
+
+def priors_of(shapes, strides=STRIDES, side=8, offset=0.0):
+    """Return square anchors of ``side`` cells, their middles ``offset`` cells from the cells' corners."""
+    boxes = []
+    for (height, width), stride in zip(shapes, strides, strict=True):
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        middle = (torch.stack([x, y, x, y], dim=-1).view(-1, 4) + offset) * stride
+        boxes.append(middle + torch.tensor([-1.0, -1, 1, 1]) * side * stride / 2)
+    return Priors(torch.cat(boxes), tuple(shapes), tuple(strides))
+
+
+def priors_in(height, width, **settings):
+    """Return the priors of an image of this size in pixels."""
+    shapes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+    return priors_of(shapes, **settings)
+
+
+def recorded_priors(case):
+    """Return the priors of a reference case."""
+    return Priors(case["anchors"], tuple(map(tuple, case["level_sizes"].tolist())), STRIDES)
+
+
+def everywhere(priors):
+    """Return that all priors take part."""
+    return torch.ones(len(priors), dtype=torch.bool)
+
+
+def random_objects(count, height, width, seed, num_classes=8):
+    """Return boxes (count, 4) of 8 to 250 pixels, which may reach beyond the image, and classes (count,)."""
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
+    side = 8 * torch.exp(torch.rand(count, 2, generator=generator) * 3.4)
+    return torch.cat([low, low + side], dim=1), torch.randint(num_classes, (count,), generator=generator)
+
+
+def random_predictions(priors, seed, num_classes=8):
+    """Return random scores and boxes that lie near the priors' own."""
+    generator = torch.Generator().manual_seed(seed)
+    moved = priors.boxes + 6 * torch.randn(len(priors), 4, generator=generator)
+    low, high = torch.minimum(moved[:, :2], moved[:, 2:]), torch.maximum(moved[:, :2], moved[:, 2:])
+    scores = torch.rand(len(priors), num_classes, generator=generator)
+    return Predicted(scores, torch.cat([low, high], dim=1))
+
+
+def at_priors(values, candidates, gt_index):
+    """Return ``values`` (G, k) of candidates at the priors (P,) that their objects have, 0 elsewhere."""
+    table = values.new_zeros(len(values), len(gt_index)).scatter(1, candidates.prior, values)
+    own = torch.arange(len(values))[:, None] == gt_index
+    return torch.where(own, table, 0).sum(dim=0)
+
+
+def same(found, wanted):
+    """Fail unless two assignments are equal."""
+    assert torch.equal(found.gt_index, wanted.gt_index)
+    assert torch.equal(found.metric, wanted.metric)

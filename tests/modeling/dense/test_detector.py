@@ -1,0 +1,95 @@
+"""The meta-architecture of dense detectors: its interface, its frames, its parts in order."""
+
+import inspect
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from htd.errors import UserError
+from htd.modeling.dense import OneStageDetector
+from tests.configs.reduced import build, example, reduced_model, selection_of
+
+LEAF = "configs/baselines/atss_r50_fpn_1x.py"
+
+
+@pytest.fixture(scope="module")
+def model():
+    found = build(LEAF).eval()
+    selection_of(found).score_threshold = 0.001
+    return found
+
+
+def test_it_is_registered():
+    assert META_ARCH_REGISTRY.get("OneStageDetector") is OneStageDetector
+
+
+def test_methods_are_those_of_detectron2s_dense_detector():
+    try:
+        from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+    except ImportError:
+        pytest.skip("this version of Detectron2 has no DenseDetector")
+    for name in ("forward", "forward_training", "preprocess_image"):
+        theirs, ours = (
+            list(inspect.signature(getattr(kind, name)).parameters)
+            for kind in (DenseDetector, OneStageDetector)
+        )
+        assert ours == theirs
+    from detectron2.modeling.meta_arch import RetinaNet
+
+    theirs = list(inspect.signature(RetinaNet.forward_inference).parameters)
+    assert list(inspect.signature(OneStageDetector.forward_inference).parameters) == theirs
+
+
+def test_images_are_normalised_before_they_are_padded(model):
+    item = example(1, size=(40, 50))
+    images = model.preprocess_image([item])
+    assert images.tensor.shape == (1, 3, 64, 64)
+    wanted = (item["image"].float() - model.pixel_mean) / model.pixel_std
+    torch.testing.assert_close(images.tensor[0, :, :40, :50], wanted)
+    assert not images.tensor[0, :, 40:].any() and not images.tensor[0, :, :, 50:].any()
+
+
+def test_detections_are_in_the_frame_that_the_input_names(model):
+    item = {"image": example(1)["image"]}
+    plain = model([item])[0]["instances"]
+    larger = model([item | {"height": 96.0, "width": 48.0}])[0]["instances"]
+    assert plain.image_size == (64, 96) and larger.image_size == (96.0, 48.0)
+    # Suppression ignores how a frame is stretched, so the same boxes remain.
+    torch.testing.assert_close(larger.scores, plain.scores)
+    factors = torch.tensor([0.5, 1.5, 0.5, 1.5])
+    torch.testing.assert_close(larger.pred_boxes.tensor, plain.pred_boxes.tensor * factors)
+    assert len(plain) and plain.scores.tolist() == sorted(plain.scores.tolist(), reverse=True)
+
+
+def test_candidates_are_what_is_suppressed(model):
+    item = {"image": example(1)["image"]}
+    (candidates,) = model.candidates([item])
+    found = model.postprocessing.detections(candidates, (64, 96))
+    expected = model([item])[0]["instances"]
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(found.pred_classes, expected.pred_classes)
+
+
+def test_training_without_instances_names_the_image(model):
+    item = {"image": example(1)["image"], "file_name": "street.jpg"}
+    model.train()
+    try:
+        with pytest.raises(UserError, match=r"image 0 of the batch \(street.jpg\) has no instances"):
+            model([item])
+    finally:
+        model.eval()
+
+
+def test_the_head_works_on_the_named_levels_only():
+    config = reduced_model(LEAF)
+    config.head_in_features = ["p4", "p5"]
+    config.anchor_generator.update(sizes=[[128], [256]], strides=[16, 32])
+    config.head.predictors.num_levels = 2
+    detector = instantiate(config).eval()
+    images = detector.preprocess_image([{"image": example(1)["image"]}])
+    features = detector.backbone(images.tensor)
+    priors = detector.priors([features["p4"], features["p5"]])
+    assert priors.shapes == ((4, 6), (2, 3)) and priors.strides == (16, 32)
+    detector([{"image": example(1)["image"]}])

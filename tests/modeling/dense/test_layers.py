@@ -1,0 +1,89 @@
+"""The layers of dense heads' towers: what they compute, names, initial values, what is refused."""
+
+import pytest
+import torch
+import torchvision
+from torch.nn.functional import conv2d, group_norm
+
+from htd.errors import UserError
+from htd.modeling.dense.layers import tower_conv
+
+
+def filled(layer):
+    """Return the layer with values that make every parameter count."""
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return layer
+
+
+@pytest.fixture
+def maps():
+    """A batch of maps."""
+    return torch.randn(2, 16, 7, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_norm_and_relu_follow_the_convolution(maps):
+    layer = filled(tower_conv(16, 24, num_groups=4))
+    norm = layer.norm
+    wanted = group_norm(conv2d(maps, layer.weight, padding=1), 4, norm.weight, norm.bias, eps=1e-5).relu()
+    torch.testing.assert_close(layer(maps), wanted)
+    assert sorted(layer.state_dict()) == ["norm.bias", "norm.weight", "weight"]
+
+
+def test_bias_and_relu_without_a_norm(maps):
+    layer = filled(tower_conv(16, 24, num_groups=None))
+    torch.testing.assert_close(layer(maps), conv2d(maps, layer.weight, layer.bias, padding=1).relu())
+    assert sorted(layer.state_dict()) == ["bias", "weight"]
+
+
+def test_deformable_layer_samples_and_weighs_by_groups(maps):
+    layer = filled(tower_conv(16, 24, num_groups=4, deformable=True, offset_groups=2))
+    prediction = conv2d(maps, layer.offset.weight, layer.offset.bias, padding=1)
+    offset, mask = prediction[:, :36], prediction[:, 36:].sigmoid()
+    sampled = torchvision.ops.deform_conv2d(maps, offset, layer.weight, padding=1, mask=mask)
+    wanted = group_norm(sampled, 4, layer.norm.weight, layer.norm.bias, eps=1e-5).relu()
+    torch.testing.assert_close(layer(maps), wanted, rtol=1e-4, atol=1e-5)
+    names = ["norm.bias", "norm.weight", "offset.bias", "offset.weight", "weight"]
+    assert sorted(layer.state_dict()) == names
+
+
+@pytest.mark.parametrize("deformable", [False, True])
+@pytest.mark.parametrize("num_groups", [32, None])
+def test_initial_values(deformable, num_groups):
+    """Normal(0, 0.01); a deformable layer starts with zero offsets and masks of a half."""
+    torch.manual_seed(0)
+    layer = tower_conv(128, 128, num_groups=num_groups, deformable=deformable)
+    assert layer.weight.mean().item() == pytest.approx(0, abs=1e-4)
+    assert layer.weight.std().item() == pytest.approx(0.01, rel=0.01)
+    if num_groups is None:
+        assert not layer.bias.any()
+    else:
+        assert layer.bias is None and (layer.norm.weight == 1).all() and not layer.norm.bias.any()
+    if deformable:
+        assert layer.offset.weight.shape == (108, 128, 3, 3)
+        assert not layer.offset.weight.any() and not layer.offset.bias.any()
+
+
+@pytest.mark.parametrize("deformable", [False, True])
+@pytest.mark.parametrize("num_groups", [4, None])
+def test_backward_reaches_every_parameter(maps, deformable, num_groups):
+    layer = filled(tower_conv(16, 16, num_groups=num_groups, deformable=deformable))
+    layer(maps).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_groups": 5}, "num_groups=5 does not divide the 24 channels of the head's tower"),
+        ({"num_groups": 0}, "num_groups=0 does not divide"),
+        (
+            {"num_groups": 4, "deformable": True, "offset_groups": 3},
+            "offset_groups=3 does not divide the 16 channels",
+        ),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        tower_conv(16, 24, **settings)
