@@ -12,9 +12,10 @@ from htd.data.toy import make_toy_data
 from htd.engine.config import load_config, save_config
 from htd.engine.run import evaluate, train
 from htd.errors import UserError
-from htd.evaluation import AveragedViews, View
+from htd.evaluation import AveragedViews, MergedViews, View
 from htd.layers import HardNMS
-from tests.engine.real import real_config
+from tests.engine.real import LEAF, real_config
+from tests.static.source import ROOT
 
 
 class SameScore(nn.Module):
@@ -47,22 +48,29 @@ def test_eval_only_uses_it_and_a_training_does_not(tiny, tmp_path):
     assert evaluated("test_time_augmentation=null") == pytest.approx(plain) != 12.5
 
 
-def test_one_view_evaluates_as_the_mapper_resizes(tmp_path):
+VIEW = LazyCall(View)(augmentations=[LazyCall(ResizeCV2)(short_edge_length=64, max_size=96)])
+AVERAGED = LazyCall(AveragedViews)(
+    views=[VIEW], proposal_nms=LazyCall(HardNMS)(iou_threshold=1.0), max_proposals=1000
+)
+ATSS = str(ROOT / "configs" / "baselines" / "atss_r50_fpn_1x.py")
+
+
+@pytest.mark.parametrize(
+    ("leaf", "part", "augmentation"),
+    [(LEAF, "roi_heads", AVERAGED), (ATSS, "postprocessing", LazyCall(MergedViews)(views=[VIEW]))],
+)
+def test_one_view_evaluates_as_the_mapper_resizes(tmp_path, leaf, part, augmentation):
     """The views, not the mapper, resize then: with the same resize the results files are the same."""
     toy = make_toy_data(tmp_path / "toy", train=2, val=2)
-    plain = real_config(toy, tmp_path / "plain")
+    plain = real_config(toy, tmp_path / "plain", leaf=leaf)
     weights = tmp_path / "weights.pth"
     torch.save({"model": instantiate(plain.model).state_dict()}, weights)
     plain.train.init_checkpoint = str(weights)
-    plain.model.roi_heads.selection.score_threshold = 0.0
+    plain.model[part].selection.score_threshold = 0.0
     file = tmp_path / "views.yaml"
     with_views = plain.copy()
     with_views.train.output_dir = str(tmp_path / "views")
-    with_views.test_time_augmentation = LazyCall(AveragedViews)(
-        views=[LazyCall(View)(augmentations=[LazyCall(ResizeCV2)(short_edge_length=64, max_size=96)])],
-        proposal_nms=LazyCall(HardNMS)(iou_threshold=1.0),
-        max_proposals=1000,
-    )
+    with_views.test_time_augmentation = augmentation
     save_config(with_views, file)
     for config in (plain, load_config(str(file))):
         evaluate(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ class TrainLoader:
         self.stream = stream
         self.seed = seed
         self._start = 0
+
+    @property
+    def iterations_an_epoch(self) -> int:
+        """Steps that show as many images as there are, over all ranks; the last is counted whole."""
+        return math.ceil(len(self.dataset) / (self.batch_size * comm.get_world_size()))
 
     def set_start(self, step: int) -> None:
         """Let the next iteration begin with batch ``step`` of the run (0 is the first)."""

@@ -24,6 +24,7 @@ from htd.engine.config import save_config
 from htd.engine.console import ConsoleWriter
 from htd.engine.evaluation import Evaluation
 from htd.engine.hooks import BestCheckpointHook, CheckpointHook, Draw, EvalHook, PicturesHook
+from htd.engine.phases import PhaseHook
 from htd.engine.precision import Precision
 from htd.engine.random_state import set_random_state
 from htd.engine.setup import describe_data, prepare
@@ -215,6 +216,7 @@ def _hooks(
     best = settings.get("best_metric") if evaluation.build() else None
     return [
         hooks.IterationTimer(),
+        PhaseHook(model),
         hooks.LRScheduler(scheduler=instantiate(config.lr_multiplier)),
         # Before the evaluation, which may take long and may fail.
         CheckpointHook(checkpointer, **settings.checkpointer),

@@ -14,6 +14,7 @@ _RATES = ("optimizer.lr",)
 _LENGTHS = (
     "train.max_iter",
     "lr_multiplier.warmup_iters",
+    "model.supervision.switch_iter",
     "train.eval_period",
     "train.vis_period",
     "train.checkpointer.period",
@@ -51,7 +52,7 @@ def scale_to_batch(config: DictConfig, given: Collection[str] = ()) -> str:
     changes, kept = [], []
     for key in (*_RATES, *_LENGTHS):
         old = OmegaConf.select(config, key)
-        if not old:
+        if not old or old < 0:  # what makes no sense is left for the part that refuses it
             continue
         if key in given:
             kept.append(f"{key}={old}")
