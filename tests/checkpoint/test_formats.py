@@ -32,7 +32,10 @@ BOX_HEAD = "roi_head.bbox_head.0.shared_fcs.0.weight"
         ("salt", [*BODY, "bbox_head.salt_cls.weight"]),
         ("salt", [*BODY, "bbox_head.retina_cls.weight", "bbox_head.ram_cls_conv.conv.weight"]),
         ("atss", [*BODY, "bbox_head.atss_cls.weight"]),
+        ("salt", ["bbox_head.conv_centerness.weight", "bbox_head.ram_cls_conv.conv.weight"]),
         ("gfl", [*BODY, "bbox_head.gfl_cls.weight"]),
+        ("retinanet", [*BODY, "bbox_head.retina_cls.weight", "bbox_head.cls_convs.0.conv.weight"]),
+        ("fcos", [*BODY, "bbox_head.conv_cls.weight", "bbox_head.conv_centerness.weight"]),
         ("faster_rcnn_mmdetection1", [*BODY, "bbox_head.shared_fcs.0.weight"]),
         ("mmdetection1", [*BODY, "bbox_head.shared_fcs.0.weight", "mask_head.upsample.weight"]),
         ("mmdetection1", [*BODY, "bbox_head.0.shared_fcs.0.weight"]),
@@ -59,7 +62,7 @@ def test_unknown_keys():
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("bbox_head.tood_cls.weight", "those of TOOD: no key map"),
+        ("bbox_head.salt_cls.weight", "those of SALT-Net: no key map"),
         (
             "bbox_head.0.shared_fcs.0.weight",
             "HTC of MMDetection 1: there a box is one pixel wider .* background is the first",
@@ -119,6 +122,15 @@ def test_source_forces_a_format():
         ),
         ("htc", "roi_head.semantic_head.conv_logits.bias", "roi_heads.context.semantic.predictor.bias"),
         ("faster_rcnn_mmdetection1", "bbox_head.fc_reg.bias", "roi_heads.stages.0.head.bbox_pred.bias"),
+        ("retinanet", "neck.lateral_convs.2.conv.weight", "backbone.fpn_lateral5.weight"),
+        ("retinanet", "neck.fpn_convs.4.conv.bias", "backbone.top_block.p7.bias"),
+        ("retinanet", "bbox_head.cls_convs.3.conv.bias", "head.towers.classification.3.bias"),
+        ("atss", "bbox_head.reg_convs.1.gn.weight", "head.towers.regression.1.norm.weight"),
+        ("fcos", "bbox_head.conv_reg.weight", "head.predictors.bbox_pred.weight"),
+        ("gfl", "bbox_head.scales.4.scale", "head.predictors.scales.4"),
+        ("tood", "bbox_head.inter_convs.0.conv.conv_offset.bias", "head.towers.interactive.0.offset.bias"),
+        ("tood", "bbox_head.inter_convs.1.conv_offset.weight", "head.towers.interactive.1.offset.weight"),
+        ("tood", "bbox_head.cls_prob_conv2.bias", "head.predictors.score_map.2.bias"),
     ],
 )
 def test_key_map(source, published, ours):
@@ -141,6 +153,14 @@ def test_key_map(source, published, ours):
         ("tsd_faster", "bbox_head.delta_c.1.bias"),
         ("tsd_cascade", "bbox_head.TSD_fc_cls.bias"),
         ("faster_rcnn_mmdetection1", "bbox_head.0.fc_cls.bias"),
+        ("retinanet", "neck.fpn_convs.5.conv.bias"),
+        ("retinanet", "bbox_head.conv_cls.bias"),
+        ("atss", "bbox_head.conv_centerness.bias"),
+        ("fcos", "rpn_head.rpn_cls.bias"),
+        ("gfl", "bbox_head.scales.0"),
+        ("tood", "bbox_head.cls_decomp.layer_attention.1.bias"),
+        ("tood", "bbox_head.cls_decomp.la_conv3.bias"),
+        ("tood", "bbox_head.cls_convs.0.conv.weight"),
     ],
 )
 def test_no_rule_guesses(source, key):
@@ -180,5 +200,5 @@ def test_system_of_a_model(name, added):
 
 def test_formats_name_configs_that_exist():
     named = [config for form in FORMATS.values() for config in form.configs]
-    assert len(set(named)) == len(named) == 27
+    assert len(set(named)) == len(named) == 38
     assert [config for config in named if not Path(config).is_file()] == []

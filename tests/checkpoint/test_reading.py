@@ -172,8 +172,8 @@ class TestDescribeUnconverted:
     def test_wrapped_and_foreign_files(self, tmp_path):
         wrapped = {f"module.{key}": value for key, value in published().items()}
         assert find_unconverted(save(wrapped, tmp_path / "a.pth")).title == "HTD"
-        tood = {"state_dict": {"bbox_head.tood_cls.weight": torch.zeros(1)}}
-        assert find_unconverted(save(tood, tmp_path / "b.pth")).title == "TOOD"
+        salt = {"state_dict": {"bbox_head.salt_cls.weight": torch.zeros(1)}}
+        assert find_unconverted(save(salt, tmp_path / "b.pth")).title == "SALT-Net"
 
     @pytest.mark.parametrize(
         ("name", "prefix", "title"),

@@ -1,5 +1,6 @@
 """Models of the configs and the key lists of published files, without values where none are needed."""
 
+from collections.abc import Collection
 from functools import lru_cache
 
 import torch
@@ -28,15 +29,18 @@ def file_of(system: str, manifest: str, device: str = "meta") -> dict[str, torch
 
 
 def convert_one_to_one(
-    weights: dict[str, torch.Tensor], config: str
+    weights: dict[str, torch.Tensor], config: str, constants: Collection[str] = ()
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
-    """Convert a file without second names; fail unless all of it but counters fills the whole model."""
+    """Convert a file without second names; fail unless all of it but counters fills the whole model.
+
+    ``constants`` of the file are left out besides.
+    """
     model = model_of(config)
     converted, report = convert(weights, model)
     model.load_state_dict(converted, strict=True)
     assert report.complete and not (report.counters or report.new or report.aliases)
     assert set(report.used) | set(report.ignored) == set(weights)
-    assert all(key.endswith(COUNTER) for key in report.ignored)
+    assert {key for key in report.ignored if not key.endswith(COUNTER)} == set(constants)
     assert sorted(report.used.values()) == sorted(model.state_dict())  # each once, and all
     assert f"configs/{config}.py" in FORMATS[report.format].configs
     return converted, report

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from htd.checkpoint.diagnose import explain, other_boxes
+from htd.checkpoint.diagnose import explain, other_boxes, other_decoder
 from htd.checkpoint.formats import COUNTER, Format, Rule, choose
 from htd.checkpoint.report import ConversionReport
 from htd.errors import UserError
@@ -53,8 +53,9 @@ def convert(
 
     Raises:
         UserError: unknown format or ``source``, a value that is no tensor, a prefix in ``new`` that
-            no parameter has, weights that were trained with boxes of another convention than the
-            model's, with ``strict`` a misfit (one error that lists all of them).
+            no parameter has, weights that were trained with boxes of another convention or coding than
+            the model's, a RetinaNet of other than nine anchors a cell, with ``strict`` a misfit (one error
+            that lists all of them).
     """
     weights = _tensors(state_dict)
     form = choose(weights, source)
@@ -65,8 +66,10 @@ def convert(
     _check_boxes(form, model, placed)
     result = _take(placed, own, tuple(new), report)
     _complete(result, own, tuple(new), report)
-    if not report.complete:
-        report.hints += _hints(form, placed, own, report.missing)
+    if report.complete:
+        _check_decoder(form, model, placed)
+    else:
+        report.hints += _hints(form, placed, model, report.missing)
         if strict:
             raise UserError(report.failure())
     return result, report
@@ -94,6 +97,13 @@ def _check_boxes(form: Format, model: nn.Module, placed: Placed) -> None:
     """Refuse weights that would fit by their shapes alone; to a part without RoI heads any boxes will do."""
     heads = getattr(model, "roi_heads", model)
     sentence = other_boxes(form, _shapes(placed), getattr(heads, "convention", None))
+    if sentence:
+        raise UserError(sentence)
+
+
+def _check_decoder(form: Format, model: nn.Module, placed: Placed) -> None:
+    """Refuse weights that fit by their names and shapes alone; to a part without a decoder any will do."""
+    sentence = other_decoder(form, _shapes(placed), getattr(model, "decoder", None))
     if sentence:
         raise UserError(sentence)
 
@@ -174,8 +184,9 @@ def _complete(
             report.missing.append(name)
 
 
-def _hints(form: Format, placed: Placed, own: Mapping[str, Tensor], missing: list[str]) -> list[str]:
-    return explain(form, _shapes(placed), {name: tuple(value.shape) for name, value in own.items()}, missing)
+def _hints(form: Format, placed: Placed, model: nn.Module, missing: list[str]) -> list[str]:
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    return explain(form, _shapes(placed), shapes, missing, getattr(model, "decoder", None))
 
 
 def _shapes(placed: Placed) -> dict[str, tuple[int, ...]]:

@@ -22,6 +22,8 @@ _ADDED = {
     "roi_heads.mask_branch.flow": "mask information flow",
     "roi_heads.context.semantic": "semantic branch",
 }
+# In the name of a config: deformable layers, of either version.
+_DEFORMABLE = re.compile(r"_dcn(v2)?_")
 _BLOCK = re.compile(r"(?:^|\.)res([2-5])\.(\d+)\.conv2\.weight$")
 
 
@@ -46,7 +48,7 @@ class Backbone:
         """Tell whether a config, by its name, builds this backbone."""
         tag = f"r{self.depth}" if self.groups == 1 else f"x{self.depth}_{self.groups}x{self.width}d"
         tag = "senet154" if self.squeezing else tag
-        return f"_{tag}_fpn_" in config and ("_dcn_" in config) == self.deformable
+        return f"_{tag}_fpn_" in config and bool(_DEFORMABLE.search(config)) == self.deformable
 
     def __str__(self) -> str:
         plain = self.groups == 1
@@ -67,7 +69,9 @@ def backbone_of(shapes: Shapes) -> Backbone | None:
     return Backbone(depth, out_channels // width, width, deformable, squeezing)
 
 
-def explain(form: Format, published: Shapes, model: Shapes, missing: Sequence[str]) -> list[str]:
+def explain(
+    form: Format, published: Shapes, model: Shapes, missing: Sequence[str], decoder: object | None = None
+) -> list[str]:
     """Return one sentence for each probable cause of a misfit.
 
     Args:
@@ -75,8 +79,9 @@ def explain(form: Format, published: Shapes, model: Shapes, missing: Sequence[st
         published: shapes of the file under our names, in our layout.
         model: shapes of the model.
         missing: names of the model that the file does not fill and that may not begin anew.
+        decoder: that of a dense model; None: there is none.
     """
-    others = [*_system(form, model), *_backbone(published, model)]
+    others = [*_system(form, model, decoder), *_backbone(published, model)]
     if others:
         others[-1] += _fitting(form, published)
     return [
@@ -106,11 +111,27 @@ def other_boxes(form: Format, published: Shapes, convention: ContinuousBoxes | N
     )
 
 
-def _system(form: Format, model: Shapes) -> Iterator[str]:
+def other_decoder(form: Format, published: Shapes, decoder: object | None) -> str:
+    """Return what is wrong if the weights fit but the model decodes boxes otherwise, else "".
+
+    FCOS and ATSS have the same parameters, but one regresses distances and the other deltas.
+
+    Args:
+        form, published, decoder: as in :func:`explain`.
+    """
+    if form.is_for(decoder):
+        return ""
+    return (
+        f"weights of {form.title} are for a {form.decoder.__name__}, the model has a "
+        f"{type(decoder).__name__}: the shapes fit, but boxes would be wrong" + _fitting(form, published)
+    )
+
+
+def _system(form: Format, model: Shapes, decoder: object | None) -> Iterator[str]:
     if not any(name.startswith("backbone.") for name in model):
         return  # a part tells too little
-    owner = next((other for other in FORMATS.values() if other.owns(model)), None)
-    if owner is None or owner.model_marks != form.model_marks:
+    owner = next((other for other in FORMATS.values() if other.owns(model, decoder)), None)
+    if owner is None or not owner.same_system(form):
         yield f"The file is of {form.title}, the model of {owner.title if owner else 'another detector'}"
 
 
@@ -163,8 +184,9 @@ def _classes(form: Format, published: Shapes, model: Shapes) -> Iterator[str]:
         fitting = _configs(form, published) if _OPENIMAGES_ROWS in score else []
         configs = "".join(f"take {name}, " for name in fitting)
         yield (
-            f"The classifier has {score[0]} rows in the file and {score[1]} in the model (one a class, one "
-            f"for the background): {configs}set the model's num_classes, or name these parts as new: {parts}."
+            f"The classifier has {score[0]} rows in the file and {score[1]} in the model "
+            f"({form.classifier_rows}): {configs}set the model's num_classes, or name these parts as new: "
+            f"{parts}."
         )
     elif labels:
         yield (

@@ -13,9 +13,11 @@ from htd.checkpoint.formats.baselines import (
     FASTER_RCNN_1,
     MASK_RCNN,
 )
-from htd.checkpoint.formats.foreign import DENSE, DETECTRON2, IMAGENET, MMDETECTION_1, OTHER
+from htd.checkpoint.formats.dense import ATSS, FCOS, GFL, RETINANET
+from htd.checkpoint.formats.foreign import DETECTRON2, IMAGENET, MMDETECTION_1, OTHER, SALT
 from htd.checkpoint.formats.htc import HTC, HTC_WITHOUT_SEMANTIC
 from htd.checkpoint.formats.htd import HTD
+from htd.checkpoint.formats.tood import TOOD
 from htd.checkpoint.formats.tsd import TSD_CASCADE, TSD_FASTER, TSD_MASK
 from htd.errors import UserError
 
@@ -46,7 +48,12 @@ _KNOWN: tuple[Known, ...] = (
     FASTER_RCNN,
     MMDETECTION_1,
     FASTER_RCNN_1,
-    *DENSE,
+    TOOD,
+    SALT,
+    ATSS,
+    FCOS,
+    GFL,
+    RETINANET,
     OTHER,
     DETECTRON2,
     IMAGENET,

@@ -92,6 +92,8 @@ class Format(Known):
         configs: our configs that published files of this format fit.
         convention: what the corners of boxes meant in training, a class of
             :mod:`htd.layers.box_conventions`; None: the file does not tell.
+        decoder: class of a dense model's ``decoder``, which its parameters do not show; None: any.
+        classifier_rows: what the rows of a classifier stand for, in words.
     """
 
     rules: tuple[Rule, ...]
@@ -99,10 +101,20 @@ class Format(Known):
     model_marks: tuple[str, ...]
     configs: tuple[str, ...]
     convention: type[ContinuousBoxes] | None
+    decoder: type | None = None
+    classifier_rows: str = "one a class, one for the background"
 
-    def owns(self, names: Collection[str]) -> bool:
-        """Tell whether a model's parameter names carry all marks."""
-        return _found(self.model_marks, names)
+    def owns(self, names: Collection[str], decoder: object | None = None) -> bool:
+        """Tell whether a model's parameter names carry all marks and its decoder, if it is known, fits."""
+        return self.is_for(decoder) and _found(self.model_marks, names)
+
+    def is_for(self, decoder: object | None) -> bool:
+        """Tell whether boxes are coded as a dense model's decoder wants them; None: there is none."""
+        return None in (self.decoder, decoder) or isinstance(decoder, self.decoder)
+
+    def same_system(self, other: Format) -> bool:
+        """Tell whether models of both formats are of one system."""
+        return (self.model_marks, self.decoder) == (other.model_marks, other.decoder)
 
     def place(self, key: str, keys: Collection[str] = ()) -> tuple[str, Rule] | None:
         """Return our name of the ``key`` of a file with ``keys``, and the rule that gave it."""

@@ -21,12 +21,7 @@ IMAGENET = Foreign(
     advice="it holds no detector; give such a backbone as train.init_checkpoint=imagenet:///path/to/file.pth",
 )
 
-DENSE = (
-    Foreign("tood", "TOOD", (r"^bbox_head\.tood_",), _NO_MAP),
-    Foreign("salt", "SALT-Net", (r"^bbox_head\.(salt|ram)_",), _NO_MAP),
-    Foreign("atss", "ATSS", (r"^bbox_head\.atss_",), _NO_MAP),
-    Foreign("gfl", "GFL", (r"^bbox_head\.gfl_",), _NO_MAP),
-)
+SALT = Foreign("salt", "SALT-Net", (r"^bbox_head\.(salt|ram)_",), _NO_MAP)
 
 # Before its plain Faster R-CNN, which has a key map and whose names are among those of the others.
 MMDETECTION_1 = Foreign(

@@ -1,10 +1,11 @@
 """What the published files of the OpenMMLab family have in common: backbone, neck, RPN, plain heads.
 
-Their names are those that the modules of MMDetection have. No value needs another layout: fully
-connected layers see (channel, row, column), classes are in the order of COCO's category ids, anchors
-are ordered as Detectron2's, transposed convolutions as PyTorch's. Only the background, which is the
-last class of versions 2 and 3 as it is ours, is the first one of version 1:
-:mod:`htd.checkpoint.formats.class_order`.
+Their names are those that the modules of MMDetection have. Few values need another layout: fully
+connected layers see (channel, row, column), classes are in the order of COCO's category ids, an RPN's
+anchors are ordered as Detectron2's, transposed convolutions as PyTorch's. Only the background, which is
+the last class of versions 2 and 3 as it is ours, is the first one of version 1
+(:mod:`htd.checkpoint.formats.class_order`), and RetinaNet has its anchors in another order
+(:mod:`htd.checkpoint.formats.anchor_order`).
 """
 
 from __future__ import annotations
