@@ -7,7 +7,6 @@ import pytest
 import torch
 from detectron2.evaluation import inference_context
 from detectron2.structures import Boxes, Instances
-from omegaconf import OmegaConf
 
 from htd.data import ResizeCV2
 from htd.errors import UserError
@@ -23,9 +22,8 @@ from htd.evaluation.views import ViewFrame
 from htd.layers import ContinuousBoxes, HardNMS, InclusiveBoxes
 from htd.modeling.cascade.prediction import RoIPredictions
 from tests import golden
-from tests.configs.leaves import LEAVES
-from tests.configs.reduced import build, example, reduced_model
-from tests.configs.test_configs import as_text
+from tests.configs.reduced import build, example
+from tests.evaluation.detectors import different_but_for_the_backbone
 from tests.modeling.tsd import small
 
 FASTER = "configs/baselines/faster_rcnn_r50_fpn_1x.py"
@@ -104,16 +102,6 @@ def resized(short):
     return ResizeCV2(short_edge_length=short, max_size=10 * short)
 
 
-def different_but_for_the_backbone():
-    """Return one leaf for each different detector; what makes the maps has no part in the averaging."""
-    seen = {}
-    for leaf in LEAVES:
-        model = reduced_model(leaf)
-        del model["backbone"]
-        seen.setdefault(OmegaConf.to_yaml(as_text(model)), leaf)
-    return sorted(seen.values())
-
-
 def detector(leaf):
     """Return the reduced model of a leaf, which gives detections without training."""
     model = build(leaf).eval()
@@ -142,7 +130,7 @@ def test_one_view_is_the_model_itself(leaf):
     same(found["instances"], wanted["instances"])
 
 
-@pytest.mark.parametrize("leaf", different_but_for_the_backbone())
+@pytest.mark.parametrize("leaf", different_but_for_the_backbone("roi_heads"))
 def test_a_mirrored_image_gives_mirrored_detections(leaf):
     model = detector(leaf)
     item = original()

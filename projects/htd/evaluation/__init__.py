@@ -1,6 +1,7 @@
 """Evaluation of detections."""
 
 from htd.evaluation.coco import COCOEvaluator
+from htd.evaluation.merged_views import MergedViews
 from htd.evaluation.open_images import OpenImagesEvaluator
 from htd.evaluation.open_images_results import (
     read_coco_results,
@@ -15,6 +16,7 @@ from htd.evaluation.views import View
 __all__ = [
     "AveragedViews",
     "COCOEvaluator",
+    "MergedViews",
     "OfficialRule",
     "OpenImagesEvaluator",
     "PublishedRule",

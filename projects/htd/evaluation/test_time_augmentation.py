@@ -14,6 +14,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from htd.errors import UserError
+from htd.evaluation.multi_view import MultiViewDetector
 from htd.evaluation.views import View, ViewFrame
 from htd.layers import FeatureTable, HardNMS
 from htd.modeling.cascade.prediction import RoIPredictions
@@ -44,7 +45,7 @@ class SeenView:
         return replace(self.context, table=FeatureTable.from_maps(table.maps, table.strides))
 
 
-class AveragedViews(nn.Module):
+class AveragedViews(MultiViewDetector):
     """An R-CNN that averages, for each proposal, the boxes and scores that it finds in several views.
 
     Source: the multi-view test of the published configs. The proposals of all views are brought into the
@@ -53,8 +54,8 @@ class AveragedViews(nn.Module):
     selected. Masks, if there is a mask branch, are predicted for the detections in each view and averaged
     as probabilities, too.
 
-    The image of the input is the one that views are made of, so it has to come at its own size. One view
-    after the other goes through the network; the feature maps of all views of one image are kept meanwhile.
+    One view after the other goes through the network; the feature maps of all views of one image are kept
+    meanwhile.
 
     Args:
         model: a detector of this project; to be called in evaluation mode only.
@@ -70,48 +71,26 @@ class AveragedViews(nn.Module):
     def __init__(
         self, *, model: GeneralizedRCNN, views: Sequence[View], proposal_nms: HardNMS, max_proposals: int
     ):
-        super().__init__()
-        if not len(views):
-            raise UserError(
-                "test_time_augmentation.views is empty: name one view at least, or set "
-                "test_time_augmentation=null to evaluate without"
-            )
         if max_proposals < 1:
             raise UserError(
                 f"test_time_augmentation.max_proposals is {max_proposals}; it has to be at least 1"
             )
-        if not hasattr(getattr(model, "roi_heads", None), "predict"):
-            raise UserError(
-                f"test_time_augmentation averages what the RoI heads of this project predict, and a "
-                f"{type(model).__name__} has none: set test_time_augmentation=null"
-            )
-        self.model = model
-        # A new module is in training mode, and what evaluates it brings it and the model back to that mode.
-        self.training = model.training
-        self.views = list(views)
+        super().__init__(model=model, views=views)
         self.proposal_nms = proposal_nms
         self.max_proposals = max_proposals
 
-    @torch.no_grad()
-    def forward(self, batched_inputs: Sequence[dict]) -> list[dict]:
-        """Detect objects in each image.
+    def check(self, model: nn.Module) -> None:
+        """Raise a ``UserError`` if the model's RoI heads are not those of this project."""
+        if not hasattr(getattr(model, "roi_heads", None), "predict"):
+            raise UserError(
+                f"test_time_augmentation averages what the RoI heads of this project predict, and a "
+                f"{type(model).__name__} has none: take merged_views of configs/common/test_time.py for a "
+                "dense detector of this project, or set test_time_augmentation=null"
+            )
 
-        Args:
-            batched_inputs: Detectron2's input: ``image`` (3, H, W) uint8; ``height`` and ``width``, if they
-                are there, are H and W.
-
-        Returns:
-            ``[{"instances": Instances}]`` with what the model alone returns, in pixels of the image.
-
-        Raises:
-            UserError: an image has another size than ``height`` and ``width`` say, or a view does more than
-                resize.
-        """
-        return [{"instances": self._detect(item)} for item in batched_inputs]
-
-    def _detect(self, item: dict) -> Instances:
-        size = _original_size(item)
-        seen = [self._look(view, item["image"], size) for view in self.views]
+    def detect(self, image: Tensor, size: tuple[float, float]) -> Instances:
+        """Return the detections in an image (3, H, W) of ``size`` (height, width), in its pixels."""
+        seen = [self._look(view, image, size) for view in self.views]
         frames = [one.frame for one in seen]
         boxes, _ = merged_proposals(
             [one.proposals for one in seen], frames, self.proposal_nms, self.max_proposals
@@ -129,18 +108,6 @@ class AveragedViews(nn.Module):
         context, _ = heads.make_context(images.image_sizes, features)
         view_size = tuple(images.image_sizes[0])
         return SeenView(ViewFrame(size, view_size, view.mirrored, context.convention), context, proposals)
-
-
-def _original_size(item: dict) -> tuple[float, float]:
-    own = tuple(item["image"].shape[-2:])
-    named = item.get("height", own[0]), item.get("width", own[1])
-    if named != own:
-        raise UserError(
-            "test-time augmentation makes its views of the original image, but image "
-            f"{item.get('file_name')} of {named[0]} x {named[1]} pixels (height x width) came as {own[0]} x "
-            f"{own[1]}: give images as they are, without a resize in dataloader.test.mapper"
-        )
-    return named
 
 
 def merged_proposals(
