@@ -12,6 +12,7 @@ from torchvision.ops import deform_conv2d
 from benchmark_htd import htd_second_stage
 from benchmark_inputs import IMAGE, STRIDES, random_regions
 from benchmark_measure import Comparison, compare
+from benchmark_tood import decomposition, sampled_boxes
 from benchmark_tsd import offset_pooling
 from htd.layers import FeatureTable
 from htd.layers.deform_conv import convolve_by_gather
@@ -102,4 +103,6 @@ COMPONENTS: dict[str, Callable[[int, torch.device], list[Comparison]]] = {
     "deform_conv": deform_conv,
     "htd_second_stage": htd_second_stage,
     "offset_roi_pool": offset_pooling,
+    "sampled_boxes": sampled_boxes,
+    "task_decomposition": decomposition,
 }
