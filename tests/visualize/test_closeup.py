@@ -66,3 +66,16 @@ def test_rows_have_one_legend_beneath_that_wraps():
     assert nothing.shape == (HEADING + SIDE + LEGEND, SIDE, 3)
     long = [(Style(f"{'very ' * 5}long name {i}", "red", "-"), np.array([40, 50, 80, 70.0])) for i in (0, 1)]
     assert draw_closeups(GREY, [[Closeup("", long)]]).shape[0] == HEADING + SIDE + 4 + 2 * 24
+
+
+def test_something_laid_over_the_image_is_shown_whole():
+    over = np.zeros((60, 120, 3), np.uint8)
+    over[10:30, 20:80] = (0, 255, 0)
+    closeup = Closeup("", [(BOX, np.array([20, 10, 80, 30.0]))], over)
+    part = draw_closeups(GREY, [[closeup]])[HEADING : HEADING + SIDE]
+    assert (part[: SIDE // 4 - 4] == 96).all() and (part[-SIDE // 4 + 4 :] == 96).all()
+    # Three times as large, its 60 rows in the middle of the 120 that the square has.
+    for colour in ("lime", "red"):
+        rows, columns = is_colour(part, colour).nonzero()
+        ends = [rows.min(), rows.max(), columns.min(), columns.max()]
+        assert ends == pytest.approx([3 * 40, 3 * 60, 3 * 20, 3 * 80], abs=4)

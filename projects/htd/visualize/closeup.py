@@ -40,10 +40,12 @@ class Closeup:
         heading: one line.
         marks: styles with where they go, in the frame of the image: a box (4,), or for each point where it
             comes from and where it is, (n, 2, 2) as (x, y).
+        whole: (H, W, 3) uint8, something laid over the image, shown whole instead of a region of the image.
     """
 
     heading: str
     marks: Sequence[tuple[Style, np.ndarray]]
+    whole: np.ndarray | None = None
 
 
 def draw_closeups(image_rgb: np.ndarray, rows: Sequence[Sequence[Closeup]]) -> np.ndarray:
@@ -62,13 +64,11 @@ def draw_closeups(image_rgb: np.ndarray, rows: Sequence[Sequence[Closeup]]) -> n
 
 
 def _drawn(image: np.ndarray, closeup: Closeup) -> np.ndarray:
-    corners = np.concatenate([np.asarray(where, np.float64).reshape(-1, 2) for _, where in closeup.marks])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    side = max(_LEAST, _CONTEXT * (high - low).max())
-    # Within the image as far as it goes, so that all of the picture shows something.
-    room = np.maximum(np.array(image.shape[1::-1]) - side, 0)
-    corner = np.clip((low + high - side) / 2, 0, room)
-    corner = np.clip(corner, high + side * 0.02 - side, low - side * 0.02)
+    if closeup.whole is None:
+        corner, side = _region(closeup, image.shape)
+    else:
+        image, side = closeup.whole, max(closeup.whole.shape[:2])
+        corner = (np.array(image.shape[1::-1]) - side) / 2
     scale = _SIDE / side
     move = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
     # Pixels have an extent: the middle of the first one lies at half a pixel.
@@ -78,6 +78,17 @@ def _drawn(image: np.ndarray, closeup: Closeup) -> np.ndarray:
     for style, where in closeup.marks:
         _mark(canvas, style, (np.asarray(where, np.float64).reshape(-1, 2) - corner) * scale)
     return finish(canvas, closeup.heading)
+
+
+def _region(closeup: Closeup, shape: Sequence[int]) -> tuple[np.ndarray, float]:
+    """Return the upper left corner (x, y) and the side of the square that holds all marks."""
+    corners = np.concatenate([np.asarray(where, np.float64).reshape(-1, 2) for _, where in closeup.marks])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    side = max(_LEAST, _CONTEXT * (high - low).max())
+    # Within the image as far as it goes, so that all of the picture shows something.
+    room = np.maximum(np.array(shape[1::-1]) - side, 0)
+    corner = np.clip((low + high - side) / 2, 0, room)
+    return np.clip(corner, high + side * 0.02 - side, low - side * 0.02), side
 
 
 def _mark(canvas: Visualizer, style: Style, corners: np.ndarray) -> None:

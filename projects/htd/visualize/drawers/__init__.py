@@ -9,9 +9,10 @@ from torch import nn
 
 from htd.visualize.drawers.base import Call, Drawer, Scene, recorded
 from htd.visualize.drawers.detections import DetectionsDrawer
+from htd.visualize.drawers.tood import TOODDrawer
 from htd.visualize.drawers.tsd import TSDDrawer
 
-DRAWERS: tuple[type[Drawer], ...] = (DetectionsDrawer, TSDDrawer)
+DRAWERS: tuple[type[Drawer], ...] = (DetectionsDrawer, TSDDrawer, TOODDrawer)
 
 __all__ = ["DRAWERS", "Call", "Drawer", "Scene", "drawers_of", "recorded"]
 
