@@ -12,12 +12,13 @@ HTD, whose second stage is then at its most expensive; with the override
 
     model.roi_heads.selection.score_threshold=1
 
-none do, with any config, and the two runs enclose the cost of a trained model. What HTD's second stage costs
-at shares between, --component htd_second_stage prints. Overrides (key=value) are given to all configs.
+none do, with any two-stage config, and the two runs enclose the cost of a trained model. Scores of dense
+detectors begin below their threshold, so nothing is suppressed. What HTD's second stage costs at shares between, --component htd_second_stage prints. Overrides (key=value) are given to all configs.
 
 The components htc_memory, htc_inference, htc_forms, tsd_inference and tsd_training are whole models, too, but
 what they have to do does not depend on their weights: all get the same 1000 proposals and keep the same 100
 detections, and in training each of their stages learns from 512 RoIs an image, of which 128 are positive.
+In tood_inference and tood_training the weights are random, and TOOD is measured beside ATSS.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from benchmark_masks import paste_masks
 from benchmark_measure import Comparison
 from benchmark_models import ModelCost, Settings, config_candidates, measure_models
 from benchmark_tables import Table, number, numbers
+from benchmark_tood import MODEL_COMPONENTS as TOOD_COMPONENTS
 from benchmark_tsd import MODEL_COMPONENTS as TSD_COMPONENTS
 from htd.errors import UserError, run_cli
 
@@ -40,6 +42,7 @@ SMALLEST = 32  # pixels a side: the stride of the backbones
 LARGER = {
     **HTC_COMPONENTS,
     **TSD_COMPONENTS,
+    **TOOD_COMPONENTS,
     "paste_masks": paste_masks,
 }  # called with settings and overrides
 

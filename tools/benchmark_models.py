@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark_inputs import synthetic_input
 from benchmark_measure import PeakMemory, hand_back_memory, seconds
+from benchmark_tables import Table, number
 from htd.engine.config import load_config
 
 
@@ -105,6 +106,27 @@ def measure_alone(candidates: Sequence[Candidate], settings: Settings) -> list[M
     return [measure_models([candidate], settings)[0] for candidate in candidates]
 
 
+def beside_the_first(
+    candidates: Sequence[Candidate], figures: tuple[str, str], settings: Settings, group: int
+) -> Table:
+    """Return a table of models with the ratio of each one's time to that of the first of its group.
+
+    Args:
+        candidates: models; those of a group follow each other.
+        figures: one in ``_bytes`` and one in ``_seconds``.
+        settings: how to measure; its figures are not read.
+        group: models of a group.
+    """
+    found = [cost.figures for cost in measure_models(candidates, settings._replace(figures=figures))]
+    megabytes, seconds = figures
+    rows = []
+    for i, (candidate, cost) in enumerate(zip(candidates, found, strict=True)):
+        first = found[i - i % group]
+        times = number(1e3 * cost[seconds]), f"{cost[seconds] / first[seconds]:.3f}"
+        rows.append([candidate.label, *times, number(1e-6 * cost[megabytes])])
+    return Table([seconds.removesuffix("_seconds"), "ms", "ratio", "MB"], rows)
+
+
 def _in_turns(pipes: Sequence[Connection], settings: Settings) -> list[dict[str, float]]:
     found: list[dict[str, float]] = [{} for _ in pipes]
     for figure in settings.figures:
@@ -156,9 +178,8 @@ class Subject:
     def multiply_adds(self) -> float:
         """Count those of the inference."""
         # Counted while the model runs: a traced one would have the example's decisions built in.
-        operators = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
         self.model.eval()
-        with FlopCounterMode(display=False, custom_mapping=operators) as counter:
+        with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
             self._infer()
         return counter.get_total_flops() / 2
 
@@ -212,3 +233,15 @@ class Subject:
 def _deform_conv_flops(input_shape, weight_shape, *others, out_shape, **settings) -> int:
     """Those of the product; the reading of samples is counted nowhere."""
     return 2 * out_shape[0] * out_shape[2] * out_shape[3] * weight_shape.numel()
+
+
+def _product_flops(input_shape, first_shape, second_shape, *others, out_shape, **settings) -> int:
+    """Those of a batch of matrix products that is added in place."""
+    return 2 * first_shape.numel() * second_shape[2]
+
+
+# Operators that torch's counter does not know.
+COUNTED = {
+    torch.ops.torchvision.deform_conv2d: _deform_conv_flops,
+    torch.ops.aten.baddbmm_: _product_flops,
+}

@@ -1,9 +1,10 @@
-"""T-Head's operators on the finest level of an image of 800x1333: sampling of boxes, mixing of layers."""
+"""T-Head's operators on the finest level of an image of 800x1333, and TOOD beside ATSS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,14 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from benchmark_measure import Comparison, compare
+from benchmark_models import Candidate, Settings, beside_the_first, from_config
+from benchmark_tables import Table
 from htd.layers import sample_coordinates
-from htd.modeling.tood.task_decomposition import mixed
+from htd.modeling.tood.task_decomposition import conv1x1_of_layers
 
 FINEST, LAYERS, CHANNELS = (100, 168), 6, 256
+_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_ATSS, _TOOD = (str(_CONFIGS / f"{name}_r50_fpn_1x.py") for name in ("baselines/atss", "tood/tood"))
 
 
 def sampled_boxes(repeat: int, device: torch.device) -> list[Comparison]:
@@ -40,7 +45,7 @@ def _scaled(weights: Tensor, kernel: Tensor, *layers: Tensor) -> Tensor:
 
 
 def _folded(weights: Tensor, kernel: Tensor, *layers: Tensor) -> Tensor:
-    return mixed(layers, kernel.flatten(1) * weights.repeat_interleave(CHANNELS, dim=1)[:, None])
+    return conv1x1_of_layers(layers, kernel.flatten(1) * weights.repeat_interleave(CHANNELS, dim=1)[:, None])
 
 
 def _both_phases(
@@ -58,3 +63,23 @@ def _run(function: Callable, inputs: list[Tensor], training: bool) -> None:
         out = function(*inputs)
         if training:
             torch.autograd.grad(out, inputs, out.detach())
+
+
+def _beside_atss(
+    figures: tuple[str, str], switches: Sequence[int], settings: Settings, overrides: Sequence[str]
+) -> Table:
+    """TOOD and ATSS, which have the same backbone, pyramid, priors and, in TOOD's initial phase, assigner."""
+    given = tuple(overrides)
+    candidates = [Candidate("ATSS", partial(from_config, _ATSS, given))]
+    for switch in switches:
+        phase = "" if len(switches) == 1 else ", aligned phase" if switch == 0 else ", initial phase"
+        chosen = (*given, f"model.supervision.switch_iter={switch}")
+        candidates.append(Candidate(f"TOOD{phase}", partial(from_config, _TOOD, chosen)))
+    return beside_the_first(candidates, figures, settings, group=len(candidates))
+
+
+# name on the command line -> function(settings, overrides) -> table
+MODEL_COMPONENTS: dict[str, Callable[[Settings, Sequence[str]], Table]] = {
+    "tood_inference": partial(_beside_atss, ("inference_bytes", "inference_seconds"), (0,)),
+    "tood_training": partial(_beside_atss, ("training_bytes", "training_seconds"), (1, 0)),
+}

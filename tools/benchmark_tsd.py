@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from benchmark_inputs import IMAGE, STRIDES, random_regions
 from benchmark_measure import Comparison, compare
-from benchmark_models import Candidate, Settings, measure_models
+from benchmark_models import Candidate, Settings, beside_the_first
 from benchmark_steady import steady
-from benchmark_tables import Table, number
+from benchmark_tables import Table
 from htd.layers import FeatureTable, RoundedRegions, offset_roi_pool
 from htd.layers.roi_align import pool_by_torchvision
 
@@ -97,14 +97,7 @@ def _beside_faster(figures: tuple[str, ...], settings: Settings, overrides: Sequ
         for kind, pair in PAIRS.items()
         for name in pair
     ]
-    found = [cost.figures for cost in measure_models(candidates, settings._replace(figures=figures))]
-    megabytes, seconds = figures
-    rows = []
-    for i, (candidate, cost) in enumerate(zip(candidates, found, strict=True)):
-        faster = found[i - i % 2]
-        times = number(1e3 * cost[seconds]), f"{cost[seconds] / faster[seconds]:.3f}"
-        rows.append([candidate.label, *times, number(1e-6 * cost[megabytes])])
-    return Table([seconds.removesuffix("_seconds"), "ms", "ratio", "MB"], rows)
+    return beside_the_first(candidates, figures, settings, group=2)
 
 
 # name on the command line -> function(settings, overrides) -> table

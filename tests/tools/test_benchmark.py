@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import LazyConfig
 from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
 import benchmark
@@ -109,12 +110,14 @@ def test_mistakes_are_named(arguments, message):
 def test_the_score_threshold_of_every_config_is_an_override():
     leaves = [
         path
-        for folder in ("htd", "htc", "baselines", "demo")
+        for folder in ("htd", "htc", "tood", "baselines", "demo")
         for path in Path("configs", folder).glob("*.py")
     ]
     for path in leaves:
-        config = load_config(str(path), ("model.roi_heads.selection.score_threshold=0.25",))
-        assert config.model.roi_heads.selection.score_threshold == 0.25
+        plain = LazyConfig.load(str(path)).model
+        part = "roi_heads" if "roi_heads" in plain else "postprocessing"
+        config = load_config(str(path), (f"model.{part}.selection.score_threshold=0.25",))
+        assert config.model[part].selection.score_threshold == 0.25
 
 
 @pytest.mark.slow

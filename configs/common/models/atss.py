@@ -27,7 +27,7 @@ model = dense_detector(
     towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=32),
     predictors=L(Predictors)(
         num_classes="${...num_classes}",
-        channels=256,
+        channels="${..towers.channels}",
         num_anchors=1,
         box_dim=4,
         num_levels=5,

@@ -3,6 +3,7 @@
 ``num_classes`` stands once, in ``model``; every part refers to it.
 """
 
+import copy
 import math
 
 from detectron2.config import LazyCall as L
@@ -26,16 +27,17 @@ STRIDES = [8, 16, 32, 64, 128]
 
 def pyramid(*, in_feature="p5", relu=False):
     """ResNet-50 and FPN with levels p3 to p7, of which p6 and p7 are made from ``in_feature``."""
-    backbone.bottom_up.out_features = ["res3", "res4", "res5"]
+    body = copy.deepcopy(backbone)
+    body.bottom_up.out_features = ["res3", "res4", "res5"]
     channels = "${..out_channels}" if in_feature.startswith("p") else 2048
-    backbone.top_block = L(ExtraLevels)(
+    body.top_block = L(ExtraLevels)(
         in_channels=channels,
         out_channels="${..out_channels}",
         in_feature=in_feature,
         relu=relu,
         norm="${..norm}",
     )
-    return backbone
+    return body
 
 
 def square_anchors():

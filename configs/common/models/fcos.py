@@ -1,5 +1,7 @@
 """FCOS, ResNet-50, FPN, in MMDetection's form: exponential distances in pixels, no centre sampling."""
 
+import math
+
 from detectron2.config import LazyCall as L
 
 from htd.modeling.dense import (
@@ -27,18 +29,18 @@ model = dense_detector(
     towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=32),
     predictors=L(Predictors)(
         num_classes="${...num_classes}",
-        channels=256,
+        channels="${..towers.channels}",
         num_anchors=1,
         box_dim=4,
         num_levels=5,
-        box_rule=L(ExpOfScaled)(largest=8.0),
+        box_rule=L(ExpOfScaled)(largest=12.0),
         centerness_from="classification",
         prior_probability=0.01,
     ),
     anchor_generator=points(),
     decoder=L(DistanceDecoder)(in_cells=False),
     supervision=L(Supervision)(
-        assigner=L(FCOSAssigner)(ranges=[[-1, 64], [64, 128], [128, 256], [256, 512], [512, 1e8]]),
+        assigner=L(FCOSAssigner)(ranges=[[-1, 64], [64, 128], [128, 256], [256, 512], [512, math.inf]]),
         terms=[
             term(
                 "loss_cls",

@@ -1,5 +1,6 @@
 """Makes an R-50 model small enough to learn the toy data on a CPU in minutes."""
 
+import math
 from itertools import pairwise
 
 from detectron2.config import LazyCall as L
@@ -47,14 +48,16 @@ def narrow_dense(model, strides, scale=1):
         model.backbone.top_block = None
     generator, head = model.anchor_generator, model.head
     finest = [size / generator.strides[0] for size in generator.sizes[0]]
-    generator.update(sizes=[[scale * size * stride for size in finest] for stride in strides], strides=strides)
+    generator.update(
+        sizes=[[scale * size * stride for size in finest] for stride in strides], strides=strides
+    )
     _resize(head, {"channels": CHANNELS, "num_convs": 2, "num_layers": 4, "attention_dim": 16, "hidden": 32})
     if head.towers.get("num_groups"):
         head.towers.num_groups = 8
     if head.predictors.num_levels:
         head.predictors.num_levels = len(strides)
     if "ranges" in model.supervision.get("assigner", {}):
-        ends = [-1, *(8 * scale * stride for stride in strides[:-1]), 1e8]
+        ends = [-1, *(8 * scale * stride for stride in strides[:-1]), math.inf]
         model.supervision.assigner.ranges = [list(pair) for pair in pairwise(ends)]
 
 

@@ -17,7 +17,6 @@ from htd.modeling.dense import (
 
 from .dense import STRIDES, best_locations, box_coding, dense_detector, pyramid, term
 
-coding = box_coding((1.0, 1.0, 1.0, 1.0))
 positives = L(PositiveCount)(least_each_image=1, extra_each_image=0, least=1.0)
 
 model = dense_detector(
@@ -25,7 +24,7 @@ model = dense_detector(
     towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=None),
     predictors=L(Predictors)(
         num_classes="${...num_classes}",
-        channels=256,
+        channels="${..towers.channels}",
         num_anchors=9,
         box_dim=4,
         num_levels=0,
@@ -40,12 +39,12 @@ model = dense_detector(
         strides=STRIDES,
         offset=0.0,
     ),
-    decoder=L(DeltaDecoder)(transform=coding),
+    decoder=L(DeltaDecoder)(transform=box_coding((1.0, 1.0, 1.0, 1.0))),
     supervision=L(Supervision)(
         assigner=L(IoUAssigner)(positive_iou=0.5, negative_iou=0.4, low_quality_iou=0.0),
         terms=[
             term("loss_cls", L(FocalLoss)(alpha=0.25, gamma=2.0), positives),
-            term("loss_box_reg", L(DeltaLoss)(transform=coding, beta=0.0), positives),
+            term("loss_box_reg", L(DeltaLoss)(transform="${.....decoder.transform}", beta=0.0), positives),
         ],
         pad_divisor=32,
     ),

@@ -56,7 +56,7 @@ def aligned_head(box_rule):
     )
     predictors = L(AlignedPredictors)(
         num_classes="${...num_classes}",
-        channels=256,
+        channels="${..towers.channels}",
         num_levels=5,
         box_rule=box_rule,
         num_layers="${..towers.num_layers}",
