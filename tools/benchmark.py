@@ -13,7 +13,8 @@ HTD, whose second stage is then at its most expensive; with the override
     model.roi_heads.selection.score_threshold=1
 
 none do, with any two-stage config, and the two runs enclose the cost of a trained model. Scores of dense
-detectors begin below their threshold, so nothing is suppressed. What HTD's second stage costs at shares between, --component htd_second_stage prints. Overrides (key=value) are given to all configs.
+detectors begin below their threshold, so nothing is suppressed. What HTD's second stage costs at shares
+between, --component htd_second_stage prints. Overrides (key=value) are given to all configs.
 
 The components htc_memory, htc_inference, htc_forms, tsd_inference and tsd_training are whole models, too, but
 what they have to do does not depend on their weights: all get the same 1000 proposals and keep the same 100
