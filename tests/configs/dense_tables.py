@@ -161,13 +161,13 @@ FCOS = System(
     offset=0.5,
     top=("p5", True),
     # The bound of the exponential is ours: the published one has none.
-    box_rule="ExpOfScaled(largest=8)",
+    box_rule="ExpOfScaled(largest=12)",
     centerness="classification",
     decoder="DistanceDecoder(in_cells=False)",
     postprocessing=locations(0.5, ranking="BestClassTimesCenterness"),
     phases=(
         Phase(
-            "FCOSAssigner(ranges=[[-1, 64], [64, 128], [128, 256], [256, 512], [512, 1e+08]], "
+            "FCOSAssigner(ranges=[[-1, 64], [64, 128], [128, 256], [256, 512], [512, inf]], "
             "center_radius=inf)",
             {
                 "loss_cls": (FOCAL, positives(extra_each=1), 1),

@@ -180,7 +180,7 @@ def test_classes_are_read_from_arrays():
 def test_objects_of_no_or_of_unknown_classes():
     with pytest.raises(UserError, match="class-aware sampling needs objects"):
         ClassAwareOrder(3)(records([[], []]), 0)
-    with pytest.raises(UserError, match="class 3, but .* is for 3 classes.* set model.roi_heads.num_classes"):
+    with pytest.raises(UserError, match="class 3, but .* is for 3 classes.* set the model's num_classes"):
         ClassAwareOrder(3)(records([[0], [3]]), 0)
 
 

@@ -71,11 +71,11 @@ def test_mixed_precision_on_the_cpu(tmp_path, name, dtype, steps):
     model = OneWeight()
     precision = Precision(CPU, enabled=True, dtype=name)
     before = model.layer.weight.detach().clone()
-    # Both types hold these numbers exactly; the gradient (16, 12) is halved. Times the scaler's first factor,
-    # 4096, it is beyond float16, so that it skips one step.
-    run(model, [batch(16.0, 12.0)] * 2, tmp_path, precision=precision, clip_norm=10.0)
+    # Both types hold these numbers exactly; the gradient (64, 48) is halved. Times the scaler's first factor,
+    # 1024, it is beyond float16, so that it skips one step.
+    run(model, [batch(64.0, 48.0)] * 2, tmp_path, precision=precision, clip_norm=40.0)
     assert model.dtype is dtype and precision.scaler.is_enabled() == (name == "fp16")
-    torch.testing.assert_close(before - model.layer.weight, steps * torch.tensor([[8.0, 6.0]]))
+    torch.testing.assert_close(before - model.layer.weight, steps * torch.tensor([[32.0, 24.0]]))
 
 
 def test_non_finite_loss_stops_before_the_step_and_names_everything(tmp_path):

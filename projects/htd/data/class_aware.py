@@ -68,7 +68,8 @@ class ClassAwareOrder:
             raise UserError(
                 f"image {records[int(images[wrong[0]])]['file_name']} has an object of class "
                 f"{classes[wrong[0]]}, but class-aware sampling is for {self.num_classes} "
-                "classes, from 0: set model.roi_heads.num_classes to the number of classes of the data"
+                "classes, from 0: set the model's num_classes (model.roi_heads.num_classes, or "
+                "model.num_classes) to the number of classes of the data"
             )
         pairs = np.sort(classes.astype(np.int64) * len(records) + images)
         # An image stands once below each of its classes, however many objects it has.

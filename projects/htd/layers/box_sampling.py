@@ -1,5 +1,9 @@
 """Boxes of a dense map whose coordinates are each read at a place of their own.
 
+These places have one value each. The rule of deform_conv.py, four row numbers and weights for every place,
+pays with many channels; here, writing them alone would take several times as long as torchvision's whole
+kernel. So what is read are the neighbours themselves (``tools/benchmark.py --component sampled_boxes``).
+
 Symbols: N images, maps of (H, W) cells; a map of boxes is (N, 4, H, W), its channels x1, y1, x2, y2.
 """
 
@@ -9,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from htd.layers.sampling import full_precision
+from htd.layers.sampling import full_precision, within_reach
 
 
 def sample_coordinates(boxes: Tensor, offsets: Tensor) -> Tensor:
     """Read every coordinate bilinearly at a displaced cell of its own map.
 
-    Paper: TOOD, section 3.1, equation 5. Equal to a deformable convolution with four groups, whose kernel is
+    Paper: TOOD, section 3.1. Equal to a deformable convolution with four groups, whose kernel is
     one tap of weight 1. Beyond the map all is zero, so samples near the border are drawn towards the origin.
 
     Args:
@@ -32,8 +36,8 @@ def sample_coordinates(boxes: Tensor, offsets: Tensor) -> Tensor:
         y = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
         x = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
         offsets = offsets.to(boxes.dtype)
-        y = _within_reach(offsets[:, 0::2] + y[:, None], height).flatten(2)
-        x = _within_reach(offsets[:, 1::2] + x, width).flatten(2)
+        y = within_reach(offsets[:, 0::2] + y[:, None], height).flatten(2)
+        x = within_reach(offsets[:, 1::2] + x, width).flatten(2)
         # One cell of zeros before and two after the map make all neighbours ordinary ones.
         padded, row = F.pad(boxes, (1, 2, 1, 2)), width + 3
         left, top = x.detach().floor(), y.detach().floor()
@@ -58,8 +62,3 @@ def repair_boxes(sampled: Tensor, original: Tensor) -> Tensor:
     """
     inside_out = (sampled[:, :2] > sampled[:, 2:]).any(dim=1, keepdim=True)
     return torch.where(inside_out, original, sampled)
-
-
-def _within_reach(position: Tensor, size: int) -> Tensor:
-    """Send positions more than a cell outside [0, size - 1] to -1, where they read 0 and have no gradient."""
-    return torch.where((position < -1) | (position > size), -1, position)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.utils import _pair
 from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
-from htd.layers.sampling import full_precision, gather_rows, prefers_gather, scatter_rows_
+from htd.layers.sampling import full_precision, gather_rows, prefers_gather, scatter_rows_, within_reach
 
 # Sampled values held at once: 8 MiB in float32.
 _VALUES_AT_ONCE = 2**21
@@ -147,8 +147,7 @@ def zero_padded_cells(position: Tensor, size: tuple[int, int]) -> tuple[Tensor, 
         Numbers y * width + x (..., 4) of cells in the map, int64, and weights (..., 4).
     """
     limit = torch.tensor(size, device=position.device)
-    # Nothing is read more than one cell outside; sent to -1, huge numbers cannot overflow.
-    position = torch.where((position < -1) | (position > limit), -1, position)
+    position = within_reach(position, limit)
     low = position.detach().floor()
     upper = position - low
     cell = low.long()[..., None] + torch.arange(2, device=limit.device)

@@ -49,7 +49,7 @@ def quality_focal_loss(logits: Tensor, classes: Tensor, quality: Tensor, beta: f
     """Return the quality focal loss of each prior, summed over its classes.
 
     For each class BCE(sigmoid(x), y) |y - sigmoid(x)|^beta, where y is the quality at the class of an object
-    and 0 elsewhere. The factor is differentiated too. Paper: Generalized Focal Loss, equation 5.
+    and 0 elsewhere. The factor is differentiated too. Paper: Generalized Focal Loss, equation 2.
     Implementations on probabilities clamp each logarithm at -100; logits need no clamp.
 
     Args:

@@ -24,7 +24,7 @@ def product_logits(*logits: Tensor, root: float = 1.0) -> Tensor:
     """Return the logit of the product of the probabilities of logits, or of a root of the product.
 
     Two logits and root 2 give the geometric mean by which a task-aligned head scores, three and root 3 that
-    of three; root 1 multiplies. Paper: TOOD, section 3.1, equation 4.
+    of three; root 1 multiplies. Paper: TOOD, section 3.1.
 
     With p the result's probability the gradient is
 

@@ -1,7 +1,8 @@
 """The one sampler: feature maps as rows, weighted sums of rows, and where torchvision's kernels take over.
 
 RoIAlign, border-aware features and deformable convolution all read features at fractional places. Each is
-a rule that gives row numbers and weights; the reading itself is one weighted gather with its transpose.
+a rule that gives row numbers and weights; the reading itself is one weighted gather with its transpose. The
+exception is box_sampling.py, whose places have one value each.
 
 Symbols: N images, L levels, C channels, M feature rows, R results, K rows read for one result.
 """
@@ -34,6 +35,15 @@ def prefers_gather(tensor: Tensor) -> bool:
 def full_precision(tensor: Tensor) -> Tensor:
     """Return ``tensor`` in float32, or in float64 if it has that already."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def within_reach(position: Tensor, size: int | Tensor) -> Tensor:
+    """Send positions more than a cell outside [0, size - 1] to -1.
+
+    On a map that is zero outside they read 0 there, too, without a gradient, and huge numbers cannot
+    overflow a cell's number.
+    """
+    return torch.where((position < -1) | (position > size), -1, position)
 
 
 class FeatureTable:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from htd.checkpoint import convert
 from htd.modeling.dense import Priors, TwoPhases
 from htd.modeling.dense.matched import Matched, match
-from htd.modeling.dense.supervision import limited
+from htd.modeling.dense.supervision import at_least
 from tests.golden import arrays, published_weights, random_input, tensors, unpaired
 from tests.modeling.htc.reference import EXACT, Tolerance
 from tests.modeling.htd.test_modules import detections
@@ -115,7 +115,7 @@ def priced(model: nn.Module, train: Callable[[], object]) -> Priced:
         supervision = supervision.aligned if supervision.aligned_now else supervision.initial
     matched = match(supervision.assigner, priors, predictions, boxes, truth, supervision.pad_divisor)
     norms = {term.name: term.normalizer(matched) for term in supervision.terms}
-    divisors = {term.name: limited(norms[term.name], term.normalizer.least) for term in supervision.terms}
+    divisors = {term.name: at_least(norms[term.name], term.normalizer.least) for term in supervision.terms}
     levels = {}
     for term in supervision.terms:
         sums = torch.stack([x.sum() for x in priors.split(term.loss(matched), dim=1)])

@@ -41,6 +41,16 @@ def test_memory_limit_changes_nothing(kind, seed, objects, pairs_at_once):
 
 
 @each_kind
+@pytest.mark.parametrize("pairs_at_once", [1, 20_000])
+def test_memory_limit_changes_nothing_for_many_objects(kind, pairs_at_once):
+    """Object by object, and 26 at a time with fewer in the last part."""
+    inputs = scene(0, objects=251)
+    found = kind(pairs_at_once=pairs_at_once)(*inputs)
+    same(found, kind(pairs_at_once=2**30)(*inputs))
+    assert len(found.gt_index.unique()) > 50
+
+
+@each_kind
 @settings(max_examples=15, deadline=None)
 @given(seed=seeds)
 def test_order_of_the_objects(kind, seed):

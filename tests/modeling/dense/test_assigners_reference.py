@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from htd.modeling.dense.assigners import ATSSAssigner
-from tests.golden import close, tensors
-from tests.modeling.dense.assigners import at_priors, everywhere, recorded_priors
+from tests.golden import close
+from tests.modeling.dense.assigners import at_priors, everywhere, matched_case, recorded_case
 
 CASES = [
     *(("assigners", prefix) for prefix in ("typical.", "empty.", "crowded.")),
@@ -15,9 +15,7 @@ CASES = [
 
 def assigned(name, prefix):
     """Return a case, what ATSS makes of it, and its candidates."""
-    case = tensors("tood", name)
-    priors = recorded_priors(case)
-    case |= {key.removeprefix(prefix): case[key] for key in case if prefix and key.startswith(prefix)}
+    case, priors = recorded_case(name, prefix)
     objects = everywhere(priors), case["gt_boxes"]
     assigner = ATSSAssigner()
     found = assigner(priors, *objects, case["gt_labels"].long())
@@ -33,10 +31,15 @@ def test_objects_of_anchors(name, prefix):
 
 
 @pytest.mark.parametrize("name, prefix", CASES[:-1])
-def test_classes_of_anchors(name, prefix):
-    case, found, _ = assigned(name, prefix)
-    labels = case["gt_labels"][found.gt_index.clamp(min=0)] if len(case["gt_labels"]) else -1
-    assert torch.equal(torch.where(found.gt_index >= 0, labels, -1), case["atss_labels"].long())
+def test_targets(name, prefix):
+    """Classes, 8 for background, and the objects' boxes at the positives, elsewhere the anchors'."""
+    case, found = matched_case(ATSSAssigner(), name, prefix)
+    positive, labels = case["atss_gt_inds"] > 0, case["atss_labels"].long()
+    assert torch.equal(found.positive[0], positive) and found.counted.all()
+    assert torch.equal(found.gt_classes[0], torch.where(positive, labels, 8))
+    wanted = case["anchors"].clone()
+    wanted[positive] = case["gt_boxes"][case["atss_gt_inds"][positive] - 1]
+    assert torch.equal(found.gt_boxes[0], wanted)
 
 
 @pytest.mark.parametrize("name, prefix", CASES)

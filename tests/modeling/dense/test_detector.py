@@ -1,15 +1,18 @@
 """The meta-architecture of dense detectors: its interface, its frames, its parts in order."""
 
 import inspect
+from functools import partial
 
 import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import EventStorage
 
 from htd.errors import UserError
 from htd.modeling.dense import OneStageDetector
 from tests.configs.reduced import build, example, reduced_model, selection_of
+from tests.modeling.dense.reference import priced
 
 LEAF = "configs/baselines/atss_r50_fpn_1x.py"
 
@@ -80,6 +83,18 @@ def test_training_without_instances_names_the_image(model):
             model([item])
     finally:
         model.eval()
+
+
+def test_positives_an_image_are_written_every_twenty_iterations():
+    detector, batch = build(LEAF).train(), [example(3), example(0, seed=1)]
+    written = {}
+    for iteration in (0, 18, 19, 20, 39):
+        with EventStorage(iteration) as storage:
+            matched = priced(detector, partial(detector, batch)).matched
+            written[iteration] = storage.latest().get("dense/num_pos")
+    positives = matched.positive.sum().item()
+    assert positives > 0
+    assert written == {0: None, 18: None, 19: (positives / 2, 19), 20: None, 39: (positives / 2, 39)}
 
 
 def test_the_head_works_on_the_named_levels_only():

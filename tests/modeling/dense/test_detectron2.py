@@ -1,8 +1,7 @@
-"""RetinaNet and FCOS beside Detectron2's own modules, where their rules are those of the published code."""
+"""RetinaNet beside Detectron2's own, where its rules are those of the published code."""
 
 import pytest
 import torch
-from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
@@ -11,9 +10,9 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from tests.configs.reduced import build, example, reduced_model
+from tests.configs.reduced import build, example
 
-RETINANET, FCOS = (f"configs/baselines/{name}_r50_fpn_1x.py" for name in ("retinanet", "fcos"))
+RETINANET = "configs/baselines/retinanet_r50_fpn_1x.py"
 
 
 def stock_head(head):
@@ -99,49 +98,3 @@ def test_retinanet_head_is_detectron2s(retinanets):
     torch.testing.assert_close(predictions.logits, torch.cat(rows, dim=1))
     rows = [x.view(2, 9, -1, *x.shape[2:]).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas]
     torch.testing.assert_close(predictions.regression, torch.cat(rows, dim=1))
-
-
-def test_points_of_fcos_are_the_middles_of_cells():
-    model = instantiate(reduced_model(FCOS))
-    priors = model.priors([torch.zeros(1, 16, h, w) for h, w in ((3, 4), (2, 2), (1, 1), (1, 1), (1, 1))])
-    assert priors.centers[:5].tolist() == [[4, 4], [12, 4], [20, 4], [28, 4], [4, 12]]
-    assert priors.centers[12:].tolist() == [
-        *([8, 8], [24, 8], [8, 24], [24, 24]),
-        *([16, 16], [32, 32], [64, 64]),
-    ]
-
-
-def test_losses_of_fcos_by_hand():
-    """One object of 20 x 40 pixels, which the point (12, 20) alone has in its range.
-
-    Distances of the point to the sides (2, 2, 22, 42): l = 10, t = 18, r = 10, b = 22, so its
-    centerness is sqrt(10/10 * 18/22). All predictions are zero: probability 1/2 for every class and for
-    the centerness, and distances of exp(0) = 1 pixel, which have an IoU of 4 / 800.
-    """
-    model = instantiate(reduced_model(FCOS)).train()
-    model.head_in_features = ["p3"]
-    model.anchor_generator.strides = [8]
-    for parameter in model.head.parameters():
-        nn.init.zeros_(parameter)
-    nn.init.ones_(model.head.predictors.scales[0])
-    item = example(1, size=(32, 32))
-    item["instances"].gt_boxes = Boxes(torch.tensor([[2.0, 2.0, 22.0, 42.0]]))
-    item["instances"].gt_classes = torch.tensor([3])
-    priors = type(model.priors([torch.zeros(1, 16, 4, 4)] * 5)).of(
-        [Boxes(torch.tensor([[8.0, 16.0, 16.0, 24.0], [24.0, 24.0, 32.0, 32.0]]))],
-        [torch.zeros(1, 16, 1, 2)],
-        [8],
-    )
-    predictions = model.head([torch.zeros(1, 16, 1, 2)])
-    model.supervision.assigner.ranges = ((-1, 64),)
-    losses = model.supervision(
-        priors, predictions, model.decoder(predictions.regression, priors), [item["instances"]]
-    )
-    central, half = (18 / 22) ** 0.5, torch.tensor(0.5)
-    # Seven of the eight (point, class) pairs are background; 1 positive and 1 image divide.
-    one = -half.log() * 0.25
-    assert losses["loss_cls"].item() == pytest.approx((7 * 0.75 * one + 0.25 * one).item() / 2, rel=1e-5)
-    # The weight of the only positive divides out.
-    assert losses["loss_box_reg"].item() == pytest.approx(-torch.tensor(4 / 800).log().item(), rel=1e-5)
-    expected = nn.functional.binary_cross_entropy(half, torch.tensor(central))
-    assert losses["loss_centerness"].item() == pytest.approx(expected.item(), rel=1e-5)

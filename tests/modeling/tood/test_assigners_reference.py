@@ -5,17 +5,15 @@ import torch
 
 from htd.modeling.dense.assigners import Predicted
 from htd.modeling.tood.assigner import TaskAlignedAssigner
-from tests.golden import close, tensors
-from tests.modeling.dense.assigners import at_priors, everywhere, recorded_priors
+from tests.golden import close
+from tests.modeling.dense.assigners import at_priors, everywhere, matched_case, recorded_case
 
 CASES = [("assigners", "typical."), ("assigners", "empty."), ("assigners", "crowded."), ("assigner_ties", "")]
 
 
 def assigned(name, prefix):
     """Return a case, what it is assigned, and the candidates."""
-    case = tensors("tood", name)
-    priors = recorded_priors(case)
-    case |= {key.removeprefix(prefix): case[key] for key in case if prefix and key.startswith(prefix)}
+    case, priors = recorded_case(name, prefix)
     inputs = priors, everywhere(priors), case["gt_boxes"], case["gt_labels"].long()
     predicted = Predicted(case["pred_scores"], case["pred_boxes"])
     assigner = TaskAlignedAssigner()
@@ -38,14 +36,12 @@ def test_overlap_and_alignment(name, prefix):
 
 @pytest.mark.parametrize("name, prefix", CASES)
 def test_targets(name, prefix):
-    """Classes, 8 for background, and the column sums of the objects' boxes at the positives."""
-    case, found, _ = assigned(name, prefix)
-    positive = found.gt_index >= 0
-    objects = found.gt_index[positive]
-    assert case["gt_labels"][objects].tolist() == case["target_labels"][positive].tolist()
-    assert set(case["target_labels"][~positive].tolist()) == {8}
-    assert torch.equal(case["tal_labels"][positive], case["gt_labels"][objects])
-    close(case["gt_boxes"][objects].sum(dim=0), case["target_boxes_sum"], atol=0, rtol=1e-6)
+    """Classes, 8 for background, and the sums of the objects' boxes at the positives."""
+    case, found = matched_case(TaskAlignedAssigner(), name, prefix)
+    assert torch.equal(found.gt_classes[0], case["target_labels"].long())
+    assert torch.equal(found.positive[0], case["tal_gt_inds"] > 0) and found.counted.all()
+    assert torch.equal(torch.where(found.positive[0], found.gt_classes[0], -1), case["tal_labels"].long())
+    close(found.gt_boxes[found.positive].sum(dim=0), case["target_boxes_sum"], atol=0, rtol=1e-6)
 
 
 def test_equally_aligned_priors_all_belong_to_their_object():

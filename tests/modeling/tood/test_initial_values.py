@@ -1,6 +1,5 @@
 """Initial values of T-Head, as published, and what a head with them says."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -99,23 +98,3 @@ def test_what_a_new_head_says(leaf):
     wanted = priors.boxes if leaf == ANCHOR_BASED else around + cell
     before = model.decoder.decoder(found.regression[..., :-8], priors)
     assert ((before - wanted).abs() / priors.stride_of_each[:, None]).median() < 0.5
-
-
-MILLIONS = [
-    (R50, 4.824, 32.200),
-    (ANCHOR_BASED, 4.824, 32.200),
-    ("tood/tood_r101_fpn_2x_ms", 4.824, 51.193),
-    (DEFORMABLE, 5.322, 53.620),
-    ("tood/tood_x101_64x4d_fpn_2x_ms", 4.824, 90.099),
-    ("tood/tood_x101_64x4d_fpn_dcnv2_2x_ms", 5.322, 97.813),
-    ("baselines/atss_r50_fpn_1x", 4.919, 32.295),
-]
-
-
-@pytest.mark.parametrize(("leaf", "of_head", "of_model"), MILLIONS)
-def test_published_numbers_of_parameters(leaf, of_head, of_model):
-    with torch.device("meta"):
-        model = instantiate(model_config(leaf))
-    in_millions = partial(pytest.approx, abs=6e-4)
-    for part, wanted in ((model.head, of_head), (model, of_model)):
-        assert sum(p.numel() for p in part.parameters()) / 1e6 == in_millions(wanted)

@@ -55,7 +55,7 @@ def test_without_objects(name, device):
     wanted = {"loss_cls": run.case["cls_norm_raw"], "loss_box_reg": run.case["bbox_norm_raw"]}
     assert run.priced.norms == wanted == {"loss_cls": 0, "loss_box_reg": 0}
     assert run.priced.matched.counted.all() and not run.priced.matched.positive.any()
-    parameters, maps = run.gradients("loss_cls")
+    parameters, _ = run.gradients("loss_cls")
     check_norms(parameters, run.case["loss_cls.grad_norm"])
     assert run.priced.losses["loss_box_reg"] == 0 == run.case["loss_bbox.grad_norm"].max()
     parameters, maps = run.gradients("loss_bbox")

@@ -1,4 +1,4 @@
-"""Post-processing of recorded outputs: TOOD's, that of its authors' own code, and GFL's."""
+"""Post-processing of recorded outputs: TOOD's, and that of its authors' own code."""
 
 from functools import lru_cache
 

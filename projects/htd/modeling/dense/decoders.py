@@ -7,12 +7,16 @@ and the priors, and returns boxes (N, P, 4).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
 from htd.layers import expected_value
 from htd.modeling.dense.priors import Priors
+
+Decoder = Callable[[Tensor, Priors], Tensor]
 
 
 class DeltaDecoder:

@@ -14,7 +14,9 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from htd.errors import UserError
-from htd.modeling.dense.postprocessing import Candidates
+from htd.modeling.dense.decoders import Decoder
+from htd.modeling.dense.misfits import check_parts
+from htd.modeling.dense.postprocessing import Candidates, DensePostProcessing
 from htd.modeling.dense.predictions import DensePredictions
 from htd.modeling.dense.priors import Priors
 
@@ -37,6 +39,9 @@ class OneStageDetector(nn.Module):
         num_classes: K; not read here, stated once for the parts to refer to.
         pixel_mean, pixel_std: of each channel of the input.
         input_format: order of the input's channels, for drawing.
+
+    Raises:
+        UserError: parts do not fit together, see :func:`htd.modeling.dense.misfits.check_parts`.
     """
 
     def __init__(
@@ -46,15 +51,16 @@ class OneStageDetector(nn.Module):
         head_in_features: Sequence[str],
         head: nn.Module,
         anchor_generator: nn.Module,
-        decoder,
+        decoder: Decoder,
         supervision: nn.Module,
-        postprocessing,
+        postprocessing: DensePostProcessing,
         num_classes: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str = "RGB",
     ):
         super().__init__()
+        check_parts(backbone, head_in_features, head, anchor_generator, supervision)
         self.backbone = backbone
         self.head_in_features = list(head_in_features)
         self.head = head
@@ -113,7 +119,11 @@ class OneStageDetector(nn.Module):
     def forward_inference(
         self, images: ImageList, features: Sequence[Tensor], predictions: DensePredictions
     ) -> list[Candidates]:
-        """Return what the non-maximum suppression of each image is to choose from, in the resized input."""
+        """Return what the non-maximum suppression of each image is to choose from, in the resized input.
+
+        Detectron2's method of this name returns ``Instances`` that have been suppressed already; here
+        :meth:`DensePostProcessing.detections` makes them of candidates, of one view or of several.
+        """
         priors = self.priors(features)
         scores, boxes = predictions.logits.sigmoid(), self.decoder(predictions.regression, priors)
         centerness = [None] * len(scores)

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from htd.errors import UserError
 from htd.layers.sampling import full_precision
 from htd.modeling.dense.predictions import DensePredictions, flattened
+from htd.modeling.dense.regression import BoxRule
 from htd.modeling.dense.towers import TaskFeatures
 
 
@@ -30,6 +32,9 @@ class Predictors(nn.Module):
         centerness_from: which of the task features centerness is predicted from, "classification" or
             "regression"; None: it is not.
         prior_probability: class probability that the biases start with.
+
+    Raises:
+        UserError: ``centerness_from`` is something else.
     """
 
     def __init__(
@@ -40,11 +45,16 @@ class Predictors(nn.Module):
         num_anchors: int = 1,
         box_dim: int = 4,
         num_levels: int = 5,
-        box_rule,
+        box_rule: BoxRule,
         centerness_from: str | None = None,
         prior_probability: float = 0.01,
     ):
         super().__init__()
+        if centerness_from not in (None, "classification", "regression"):
+            raise UserError(
+                f"model.head.predictors.centerness_from is {centerness_from!r}; centerness is predicted from "
+                "classification, from regression, or, with null, not at all"
+            )
         self.cls_score = nn.Conv2d(channels, num_anchors * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(channels, num_anchors * box_dim, 3, padding=1)
         self.centerness = nn.Conv2d(channels, num_anchors, 3, padding=1) if centerness_from else None

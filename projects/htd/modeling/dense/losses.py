@@ -6,6 +6,8 @@ Each is called with the matched priors of a batch and returns (N, P) in float32 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from detectron2.modeling.box_regression import Box2BoxTransform
@@ -14,6 +16,9 @@ from torch import Tensor
 
 from htd.layers import distribution_focal_loss, focal_loss, giou_loss, iou_loss, quality_focal_loss
 from htd.modeling.dense.matched import Matched
+from htd.modeling.dense.weighting import Weighting
+
+Loss = Callable[[Matched], Tensor]
 
 
 class FocalLoss:
@@ -39,14 +44,14 @@ class FocalLoss:
 class QualityFocalLoss:
     """Binary cross-entropy with a quality instead of 1 as the target of the object's class.
 
-    Paper: Generalized Focal Loss, equation 2; TOOD, equation 4.
+    Paper: Generalized Focal Loss, equation 2; TOOD, section 3.2.
 
     Args:
         quality: what the score of the object's class ought to be, see :mod:`htd.modeling.dense.weighting`.
         beta: exponent of the distance of score and target that the loss is weighted by.
     """
 
-    def __init__(self, *, quality, beta: float = 2.0):
+    def __init__(self, *, quality: Weighting, beta: float = 2.0):
         self.quality = quality
         self.beta = beta
 
@@ -68,7 +73,7 @@ class GIoULoss:
         eps: lower bound of the areas that are divided by, in square pixels.
     """
 
-    def __init__(self, *, weighting, eps: float = 1e-6):
+    def __init__(self, *, weighting: Weighting, eps: float = 1e-6):
         self.weighting = weighting
         self.eps = eps
 
@@ -87,7 +92,7 @@ class IoULoss:
         weighting: of each prior, see :mod:`htd.modeling.dense.weighting`.
     """
 
-    def __init__(self, *, weighting):
+    def __init__(self, *, weighting: Weighting):
         self.weighting = weighting
 
     def __call__(self, matched: Matched) -> Tensor:
@@ -127,7 +132,7 @@ class DistributionLoss:
         weighting: of each prior, see :mod:`htd.modeling.dense.weighting`.
     """
 
-    def __init__(self, *, weighting):
+    def __init__(self, *, weighting: Weighting):
         self.weighting = weighting
 
     def __call__(self, matched: Matched) -> Tensor:
@@ -151,7 +156,7 @@ class CenternessLoss:
         target: the true centerness, see :mod:`htd.modeling.dense.weighting`.
     """
 
-    def __init__(self, *, target):
+    def __init__(self, *, target: Weighting):
         self.target = target
 
     def __call__(self, matched: Matched) -> Tensor:

@@ -6,9 +6,25 @@ are divided by the mean over all processes, but at least by ``least``.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from torch import Tensor
 
 from htd.modeling.dense.matched import Matched
+from htd.modeling.dense.weighting import Weighting
+
+
+class Normalizer(Protocol):
+    """What a term of a supervision needs.
+
+    Attributes:
+        least: lower limit of the mean over the processes.
+    """
+
+    least: float
+
+    def __call__(self, matched: Matched) -> Tensor:
+        """Return the value of this process, a scalar."""
 
 
 class PositiveCount:
@@ -36,10 +52,10 @@ class WeightSum:
 
     Args:
         weighting: see :mod:`htd.modeling.dense.weighting`.
-        least: lower limit of the mean over the processes; 0: none, but a sum of zero counts as one.
+        least: lower limit of the mean over the processes; 0: none, but a sum below 1e-20 counts as one.
     """
 
-    def __init__(self, *, weighting, least: float = 1.0):
+    def __init__(self, *, weighting: Weighting, least: float = 1.0):
         self.weighting = weighting
         self.least = least
 

@@ -6,15 +6,23 @@ scalar, None where a head has none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
-# Beyond it the exponential goes on as its tangent: e^8 cells are more than any image has, and neither a value
-# nor its gradient can overflow.
-LARGEST_EXPONENT = 8.0
+BoxRule = Callable[[Tensor, Tensor | None], Tensor]
+
+# More than any image has: e^8 = 2981 cells, e^12 = 162755 pixels.
+LARGEST_IN_CELLS, LARGEST_IN_PIXELS = 8.0, 12.0
 
 
-def bounded_exp(x: Tensor, largest: float = LARGEST_EXPONENT) -> Tensor:
-    """Return exp(x) up to ``largest``, and beyond it the value of the tangent there."""
+def bounded_exp(x: Tensor, largest: float) -> Tensor:
+    """Return exp(x) up to ``largest``, and beyond it the tangent there: nothing overflows, gradients neither.
+
+    Args:
+        x: logarithms of distances, in any unit.
+        largest: logarithm of a distance that no object of an image has in this unit.
+    """
     within = x.clamp(max=largest)
     return within.exp() * (1 + (x - within))
 
@@ -39,10 +47,10 @@ class ExpOfScaled:
     """Distances as the exponential of scaled predictions (FCOS, section 3.1), in pixels.
 
     Args:
-        largest: see :func:`bounded_exp`.
+        largest: see :func:`bounded_exp`; of distances in pixels.
     """
 
-    def __init__(self, *, largest: float = LARGEST_EXPONENT):
+    def __init__(self, *, largest: float = LARGEST_IN_PIXELS):
         self.largest = largest
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
@@ -53,13 +61,16 @@ class ExpOfScaled:
 class ScaledExp:
     """Distances as the scaled exponential of predictions (TOOD's published implementation), in cells.
 
+    Of the scale only the size counts: it begins as 1, but a high rate can carry it below 0, where all boxes
+    would be inside out and the published loss falls without end.
+
     Args:
-        largest: see :func:`bounded_exp`.
+        largest: see :func:`bounded_exp`; of distances in cells, before they are scaled.
     """
 
-    def __init__(self, *, largest: float = LARGEST_EXPONENT):
+    def __init__(self, *, largest: float = LARGEST_IN_CELLS):
         self.largest = largest
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Return scale * exp(x)."""
-        return scale * bounded_exp(x, self.largest)
+        """Return abs(scale) * exp(x)."""
+        return scale.abs() * bounded_exp(x, self.largest)

@@ -14,10 +14,16 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from htd.modeling.dense.assigners import Assigner
+from htd.modeling.dense.losses import Loss
 from htd.modeling.dense.matched import match
+from htd.modeling.dense.normalizers import Normalizer
 from htd.modeling.dense.predictions import DensePredictions
 from htd.modeling.dense.priors import Priors
 from htd.modeling.metrics import due_storage, write
+
+# A gradient is divided by the normaliser before it is multiplied by weights that are as small: below this the
+# first could overflow.
+NOTHING = 1e-20
 
 
 class LossTerm:
@@ -30,7 +36,7 @@ class LossTerm:
         weight: factor of the loss.
     """
 
-    def __init__(self, *, name: str, loss, normalizer, weight: float = 1.0):
+    def __init__(self, *, name: str, loss: Loss, normalizer: Normalizer, weight: float = 1.0):
         self.name = name
         self.loss = loss
         self.normalizer = normalizer
@@ -71,17 +77,17 @@ class Supervision(nn.Module):
         """
         with torch.autocast(boxes.device.type, enabled=False):
             matched = match(self.assigner, priors, predictions, boxes, targets, self.pad_divisor)
-            norms = averaged(torch.stack([term.normalizer(matched) for term in self.terms]))
+            norms = mean_over_processes(torch.stack([term.normalizer(matched) for term in self.terms]))
             losses = {}
             for term, norm in zip(self.terms, norms.unbind(), strict=True):
-                norm = limited(norm, term.normalizer.least)
+                norm = at_least(norm, term.normalizer.least)
                 losses[term.name] = term.weight * term.loss(matched).sum() / norm
             if (storage := due_storage()) is not None:
                 write(storage, {"dense/num_pos": matched.positive.sum() / len(targets)})
         return losses
 
 
-def averaged(values: Tensor) -> Tensor:
+def mean_over_processes(values: Tensor) -> Tensor:
     """Return the mean of values over all processes."""
     if comm.get_world_size() > 1:
         values = values.clone()
@@ -90,6 +96,6 @@ def averaged(values: Tensor) -> Tensor:
     return values
 
 
-def limited(norm: Tensor, least: float) -> Tensor:
-    """Return a normaliser that is at least ``least``; with 0 for it, zero becomes one."""
-    return norm.clamp(min=least) if least else torch.where(norm > 0, norm, 1)
+def at_least(norm: Tensor, least: float) -> Tensor:
+    """Return a normaliser that is at least ``least``; with 0 for it, next to nothing becomes one."""
+    return norm.clamp(min=least) if least else torch.where(norm > NOTHING, norm, 1)

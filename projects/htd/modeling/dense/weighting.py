@@ -6,11 +6,15 @@ gradient; only the values of priors with an object are read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from htd.layers import centerness, paired_iou
 from htd.modeling.dense.matched import Matched
+
+Weighting = Callable[[Matched], Tensor]
 
 
 class AssignedMetric:

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from htd.layers import product_logits, repair_boxes, sample_coordinates
 from htd.layers.sampling import full_precision
+from htd.modeling.dense.decoders import Decoder
 from htd.modeling.dense.head import Predictors, logit
 from htd.modeling.dense.priors import Priors
+from htd.modeling.dense.regression import BoxRule
 from htd.modeling.dense.towers import TaskFeatures
-from htd.modeling.tood.task_decomposition import mixed
+from htd.modeling.tood.task_decomposition import conv1x1_of_layers
 
 
 class AlignedPredictors(Predictors):
     """Predictors that the interactive layers correct: scores by a map, boxes by offsets.
 
-    Paper: TOOD, section 3.1, equations 4 and 5. The class probability is the geometric mean of what the
+    Paper: TOOD, section 3.1 (prediction alignment). The class probability is the geometric mean of what the
     classifier and the map say. It is carried as its logit, computed from logarithms: its gradients have a
     closed form and are bounded, where those of the root of a product are infinite as soon as it underflows.
     What :class:`SampledBoxDecoder` needs is appended to the boxes.
@@ -39,7 +41,7 @@ class AlignedPredictors(Predictors):
         num_classes: int,
         channels: int = 256,
         num_levels: int = 5,
-        box_rule,
+        box_rule: BoxRule,
         num_layers: int = 6,
         hidden: int = 64,
         prior_probability: float = 0.01,
@@ -66,7 +68,7 @@ class AlignedPredictors(Predictors):
 class SampledBoxDecoder:
     """Decodes boxes, then takes each side from where an offset points to.
 
-    Paper: TOOD, equation 5: each of the four coordinates is read, bilinearly, from its own map, moved by its
+    Paper: TOOD, section 3.1: each of the four coordinates is read, bilinearly, from its own map, moved by its
     own offset; beyond the map all is zero, as published. Where this turns a box inside out, the box at the
     place itself is taken instead.
 
@@ -77,7 +79,7 @@ class SampledBoxDecoder:
             authors' own form.
     """
 
-    def __init__(self, *, decoder, repair: bool = True):
+    def __init__(self, *, decoder: Decoder, repair: bool = True):
         self.decoder = decoder
         self.repair = repair
 
@@ -121,6 +123,6 @@ class Corrector(nn.Sequential):
     def forward(self, layers: Sequence[Tensor]) -> Tensor:
         """Return (N, C', H, W) in at least float32 for S layers (N, C, H, W)."""
         joint, activation, predictor = self
-        hidden = mixed(layers, joint.weight.flatten(1)) + joint.bias[:, None, None]
+        hidden = conv1x1_of_layers(layers, joint.weight.flatten(1)) + joint.bias[:, None, None]
         with torch.autocast(hidden.device.type, enabled=False):
             return predictor(activation(full_precision(hidden)))

@@ -19,7 +19,7 @@ from htd.modeling.dense.towers import TaskFeatures
 class TaskDecomposition(nn.Module):
     """Features of one task: interactive layers weighted for each image, then mixed by a 1x1 convolution.
 
-    Paper: TOOD, equations 2 and 3. Group norm and ReLU after the mixture are the published implementation's.
+    Paper: TOOD, section 3.1. Group norm and ReLU after the mixture are the published implementation's.
     The weights scale whole layers, so they are multiplied into the convolution instead of the features.
 
     Args:
@@ -58,13 +58,13 @@ class TaskDecomposition(nn.Module):
         """Return (N, C, H, W) for S layers (N, C, H, W) and their spatial means (N, S * C, 1, 1)."""
         weights = self.weights(pooled).repeat_interleave(layers[0].shape[1], dim=1)
         folded = self.reduction.weight.flatten(1) * weights[:, None]
-        return self.reduction.norm(mixed(layers, folded)).relu()
+        return self.reduction.norm(conv1x1_of_layers(layers, folded)).relu()
 
 
 class InteractiveTowers(nn.Module):
     """The tower part of T-Head, see :mod:`htd.modeling.dense.towers`.
 
-    Paper: TOOD, section 3.1, equations 1 to 3.
+    Paper: TOOD, section 3.1.
 
     Args:
         channels: C.
@@ -110,10 +110,20 @@ class InteractiveTowers(nn.Module):
             x = layer(x)
             layers.append(x)
         pooled = torch.cat([layer.mean(dim=(2, 3), keepdim=True) for layer in layers], dim=1)
+        layers = [in_autocast_type(layer) for layer in layers]
         return TaskFeatures(self.classification(layers, pooled), self.regression(layers, pooled), layers)
 
 
-def mixed(layers: Sequence[Tensor], weight: Tensor) -> Tensor:
+def in_autocast_type(x: Tensor) -> Tensor:
+    """Return x in the type that autocast, if it is on, brings the inputs of convolutions to.
+
+    Group norm may give float32 there, which every convolution of the same map would cast anew.
+    """
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def conv1x1_of_layers(layers: Sequence[Tensor], weight: Tensor) -> Tensor:
     """Apply a 1x1 convolution to the channels of several layers without joining them.
 
     Joined, the layers of the finest level are the largest tensor of the head, and written for nothing else.
