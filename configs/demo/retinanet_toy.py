@@ -1,0 +1,8 @@
+"""RetinaNet with narrow parts on the toy data: not run to its end here."""
+
+from ..common.models.narrow import narrow_dense
+from ..common.models.retinanet import model
+from .atss_toy import dataloader, lr_multiplier, optimizer, train
+
+narrow_dense(model, [4, 8, 16, 32], scale=2)
+train.output_dir = "output/retinanet_toy"
