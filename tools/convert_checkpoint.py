@@ -27,7 +27,7 @@ from torch import nn
 
 from htd.checkpoint import check_output, convert, read_checkpoint, state_dict_of, write_checkpoint
 from htd.checkpoint.formats import FORMATS
-from htd.engine.checkpoint import BOX_CONVENTION
+from htd.engine.checkpoint import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
 from htd.engine.config import load_config
 from htd.errors import UserError, run_cli
 
@@ -77,7 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         raise UserError(f"{args.input} for {args.config_file}: {error}") from error
     convention = FORMATS[report.format].convention
+    decoder = TrainingCheckpointer(model).box_decoder
     boxes = {BOX_CONVENTION: convention.__name__} if convention else {}
+    # The file does not tell: it is what the config decodes by, which the keys of some formats leave open.
+    boxes |= {BOX_DECODER: decoder} if decoder else {}
     source = {"source_format": report.format, "source_file": Path(args.input).name}
     write_checkpoint(output, converted, **source, **boxes)
     print(report)

@@ -12,9 +12,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from htd.engine.contents import checked_contents, unreadable
 from htd.errors import UserError, reason
+from htd.modeling.dense.decoders import decoder_name
 
 # Entry of a file of weights with what the corners of boxes mean to them, a class of htd.layers.
 BOX_CONVENTION = "box_convention"
+# The same with what a dense detector decodes boxes with, as text.
+BOX_DECODER = "box_decoder"
 
 
 class TrainingCheckpointer(DetectionCheckpointer):
@@ -35,6 +38,12 @@ class TrainingCheckpointer(DetectionCheckpointer):
         """Name of the class of the model's ``roi_heads.convention``; None: the model has no such part."""
         convention = getattr(getattr(self.model, "roi_heads", None), "convention", None)
         return None if convention is None else type(convention).__name__
+
+    @property
+    def box_decoder(self) -> str | None:
+        """How the model's ``decoder`` is called; None: the model has no such part."""
+        decoder = getattr(self.model, "decoder", None)
+        return None if decoder is None else decoder_name(decoder)
 
     def save(self, name: str, **extra: Any) -> None:
         """Write model, checkpointables and ``extra`` to ``<name>.pth``, the one to resume from now on."""
@@ -75,8 +84,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
         return file
 
     def _model_entries(self) -> dict[str, Any]:
-        boxes = {BOX_CONVENTION: self.box_convention} if self.box_convention else {}
-        return {"model": self.model.state_dict(), **boxes}
+        boxes = {BOX_CONVENTION: self.box_convention, BOX_DECODER: self.box_decoder}
+        return {"model": self.model.state_dict(), **{key: text for key, text in boxes.items() if text}}
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         target = Path(self.save_dir) / f"{name}.pth"

@@ -16,7 +16,7 @@ from detectron2.config import instantiate
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 
-from htd.engine.checkpoint import BOX_CONVENTION, TrainingCheckpointer
+from htd.engine.checkpoint import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
 from htd.engine.own_data import class_counts
 from htd.errors import UserError, reason
 
@@ -104,8 +104,8 @@ def load(checkpointer: TrainingCheckpointer, path: str, *, everything: bool) -> 
     """Load a file or URI into the model (and, with ``everything``, the rest), as far as it fits.
 
     Raises:
-        UserError: there is no such file, or it tells that its boxes are of another convention than the
-            model's, which no shape shows.
+        UserError: there is no such file, or it tells that its boxes are of another convention or coding than
+            the model's, which no shape shows.
     """
     rest = checkpointer.load(local_file(path), checkpointables=None if everything else [])
     theirs, ours = rest.get(BOX_CONVENTION), checkpointer.box_convention
@@ -113,6 +113,12 @@ def load(checkpointer: TrainingCheckpointer, path: str, *, everything: bool) -> 
         raise UserError(
             f"{path} was trained with {theirs}, but the model's roi_heads.convention is {ours}: boxes would "
             f"be a pixel off; take a config with {theirs}, or weights that were trained with {ours}"
+        )
+    theirs, ours = rest.get(BOX_DECODER), checkpointer.box_decoder
+    if theirs and ours and theirs != ours:
+        raise UserError(
+            f"{path} is of a model that decodes boxes by {theirs}, this model.decoder is {ours}: the same "
+            "numbers would mean other boxes; take the config that the weights were trained with"
         )
     return rest
 

@@ -19,6 +19,12 @@ from htd.modeling.dense.priors import Priors
 Decoder = Callable[[Tensor, Priors], Tensor]
 
 
+def decoder_name(decoder: Decoder) -> str:
+    """Return what a decoder says of itself, or the name of its class, to compare it with another one."""
+    speaks = type(decoder).__repr__ is not object.__repr__
+    return repr(decoder) if speaks else type(decoder).__name__
+
+
 class DeltaDecoder:
     """Boxes as deltas from anchors; D = 4.
 
@@ -49,6 +55,10 @@ class DistanceDecoder:
 
     def __init__(self, *, in_cells: bool):
         self.in_cells = in_cells
+
+    def __repr__(self) -> str:
+        """Return what checkpoints say of it: shapes do not tell pixels from cells."""
+        return f"{type(self).__name__}(in_cells={self.in_cells})"
 
     def __call__(self, regression: Tensor, priors: Priors) -> Tensor:
         """Return the boxes; see the module's header."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from htd.layers import product_logits, repair_boxes, sample_coordinates
 from htd.layers.sampling import full_precision
-from htd.modeling.dense.decoders import Decoder
+from htd.modeling.dense.decoders import Decoder, decoder_name
 from htd.modeling.dense.head import Predictors, logit
 from htd.modeling.dense.priors import Priors
 from htd.modeling.dense.regression import BoxRule
@@ -82,6 +82,10 @@ class SampledBoxDecoder:
     def __init__(self, *, decoder: Decoder, repair: bool = True):
         self.decoder = decoder
         self.repair = repair
+
+    def __repr__(self) -> str:
+        """Return what checkpoints say of it; whether boxes are repaired is a choice at any time."""
+        return f"{type(self).__name__}({decoder_name(self.decoder)})"
 
     def __call__(self, regression: Tensor, priors: Priors) -> Tensor:
         """Return boxes (N, P, 4) of a regression (N, P, D + 8), one prior a cell."""
