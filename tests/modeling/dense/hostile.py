@@ -60,31 +60,30 @@ KINDS = (tiny_boxes, huge_boxes, one_place, no_boxes, ordinary_boxes)
 
 
 def image_of(make_boxes, generator: torch.Generator) -> dict:
-    """Return a training input: noise, now and then without contrast, with objects as plain areas."""
+    """Return a training input: noise, with objects as areas of a tint for each class."""
     boxes = make_boxes(generator)
     classes = torch.randint(0, CLASSES, (len(boxes),), generator=generator)
     image = torch.randint(0, 256, (3, *SIZE), generator=generator, dtype=torch.uint8)
     for (x1, y1, x2, y2), label in zip(boxes.round().long().tolist(), classes.tolist(), strict=True):
-        color = torch.tensor([label & 1, label >> 1 & 1, label >> 2 & 1], dtype=torch.uint8) * 255
-        image[:, max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = color[:, None, None]
-    if torch.rand((), generator=generator) < 0.1:
-        image.fill_(255)
+        tint = torch.tensor([label & 1, label >> 1 & 1, label >> 2 & 1], dtype=torch.uint8) * 127
+        image[:, max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] //= 2
+        image[:, max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] += tint[:, None, None]
     instances = Instances(SIZE, gt_boxes=Boxes(boxes), gt_classes=classes)
     return {"image": image, "instances": instances, "file_name": f"{make_boxes.__name__}.jpg"}
 
 
 class HostileBatches:
-    """Yields batches of two images for ever: any two kinds, and sometimes two without an object."""
+    """Yields batches of two images for ever, every image once an epoch; any two kinds meet."""
 
-    def __init__(self, kinds=KINDS, seed: int = 0, images: int = 40):
+    def __init__(self, kinds=KINDS, seed: int = 0, images: int = 20):
         generator = torch.Generator().manual_seed(seed)
         self.images = [image_of(kinds[i % len(kinds)], generator) for i in range(images)]
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(1)
         while True:
-            chosen = torch.randint(0, len(self.images), (2,), generator=generator)
-            yield [copy.copy(self.images[i]) for i in chosen]
+            for pair in torch.randperm(len(self.images), generator=generator).view(-1, 2):
+                yield [copy.copy(self.images[i]) for i in pair]
 
 
 @dataclass
@@ -118,7 +117,9 @@ class Seen(HookBase):
 
     def _check(self, optimizer, *_):
         self.taken.append(self.trainer.iter)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
         if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
             self.wild.append(self.trainer.iter)
 
@@ -151,3 +152,8 @@ def train(model, batches, tmp_path, *, steps: int, dtype: str, rate: float, warm
     trainer.register_hooks([PhaseHook(model), seen])
     trainer.train(0, steps)
     return seen
+
+
+def mean(values: list[float]) -> float:
+    """Return the mean."""
+    return sum(values) / len(values)
