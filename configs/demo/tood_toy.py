@@ -1,4 +1,4 @@
-"""TOOD, anchor-free, with narrow parts on the toy data: box AP 37.3 at strength 0.5, seed 0."""
+"""TOOD with narrow parts on the toy data: box AP 37.3 at strength 0.5, seed 0, after 2000 iterations."""
 
 from ..common.models.narrow import narrow_dense
 from ..common.models.tood import model

@@ -90,5 +90,7 @@ def test_candidates_are_resized_and_joined():
 @pytest.mark.parametrize("kind", [PairSelection, LocationSelection])
 @pytest.mark.parametrize("number", [0, -1])
 def test_a_topk_that_keeps_nothing(kind, number):
-    with pytest.raises(UserError, match=f"topk of a selection of dense candidates is {number}"):
+    with pytest.raises(
+        UserError, match=f"topk of a selection of dense candidates \\(model.postprocessing\\) is {number}"
+    ):
         kind(score_threshold=0.05, topk=number)

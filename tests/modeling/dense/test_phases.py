@@ -85,8 +85,11 @@ def test_given_iterations_stay_as_they_are():
 @pytest.mark.parametrize(
     "switch, text",
     [
-        ({}, "switch_iter None and switch_epochs None: give one"),
-        ({"switch_iter": 5, "switch_epochs": 4}, "switch_iter 5 and switch_epochs 4: give one"),
+        ({}, "switch_iter null and switch_epochs null: give one of them$"),
+        (
+            {"switch_iter": 5, "switch_epochs": 4},
+            "switch_iter 5 and switch_epochs 4: give one of them; .*model.supervision.switch_iter=null$",
+        ),
         ({"switch_iter": 0, "switch_epochs": 0}, "give one"),
         ({"switch_iter": -1}, "supervision.switch_iter is -1: give a whole number from 0 on"),
         ({"switch_iter": 2.5}, "switch_iter is 2.5: give a whole number"),

@@ -174,5 +174,5 @@ def test_detections_are_those_of_the_retinanet_of_detectron2(topk, size):
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_numbers_that_keep_nothing(number):
-    with pytest.raises(UserError, match=f"max_detections of a dense detector is {number}"):
+    with pytest.raises(UserError, match=f"model.postprocessing.max_detections is {number}"):
         chain(max_detections=number)

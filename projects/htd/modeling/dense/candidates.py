@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from htd.errors import UserError
 from htd.layers import rescale_boxes
+from htd.modeling.dense.checks import check_whole
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ class PairSelection:
         topk: pairs to keep in a level.
 
     Raises:
-        UserError: ``topk`` is less than 1.
+        UserError: ``topk`` is no whole number from 1 on.
     """
 
     def __init__(self, *, score_threshold: float = 0.05, topk: int = 1000):
         self.score_threshold = score_threshold
-        self.topk = _checked(topk)
+        check_whole("topk of a selection of dense candidates (model.postprocessing)", topk, 1)
+        self.topk = topk
 
     def __call__(
         self, scores: Tensor, boxes: Tensor, centerness: Tensor | None, level_sizes: Sequence[int]
@@ -121,7 +122,7 @@ class LocationSelection:
         ranking: compares priors, :class:`BestClass` or :class:`BestClassTimesCenterness`; the first if None.
 
     Raises:
-        UserError: ``topk`` is less than 1.
+        UserError: ``topk`` is no whole number from 1 on.
     """
 
     def __init__(
@@ -132,7 +133,8 @@ class LocationSelection:
         ranking: BestClass | BestClassTimesCenterness | None = None,
     ):
         self.score_threshold = score_threshold
-        self.topk = _checked(topk)
+        check_whole("topk of a selection of dense candidates (model.postprocessing)", topk, 1)
+        self.topk = topk
         self.ranking = BestClass() if ranking is None else ranking
 
     def __call__(
@@ -145,14 +147,6 @@ class LocationSelection:
         above = (scores[rows] > self.score_threshold) & usable[rows, None]
         picked, classes = above.nonzero(as_tuple=True)
         return rows[picked], classes
-
-
-def _checked(topk: int) -> int:
-    if topk < 1:
-        raise UserError(
-            f"the topk of a selection of dense candidates is {topk}; it has to be at least 1, such as 1000"
-        )
-    return topk
 
 
 def _usable(scores: Tensor, boxes: Tensor, centerness: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from htd.errors import UserError
+from htd.modeling.dense.checks import check_pixels
 from htd.modeling.dense.decoders import Decoder
 from htd.modeling.dense.misfits import check_parts
 from htd.modeling.dense.postprocessing import Candidates, DensePostProcessing
@@ -37,11 +38,12 @@ class OneStageDetector(nn.Module):
         supervision: see :mod:`htd.modeling.dense.supervision`.
         postprocessing: see :mod:`htd.modeling.dense.postprocessing`.
         num_classes: K; not read here, stated once for the parts to refer to.
-        pixel_mean, pixel_std: of each channel of the input.
+        pixel_mean, pixel_std: of each channel of the input, deviations above 0.
         input_format: order of the input's channels, for drawing.
 
     Raises:
-        UserError: parts do not fit together, see :func:`htd.modeling.dense.misfits.check_parts`.
+        UserError: parts do not fit together, see :func:`htd.modeling.dense.misfits.check_parts`, or there is
+            not one mean and one deviation for each channel.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class OneStageDetector(nn.Module):
         input_format: str = "RGB",
     ):
         super().__init__()
-        check_parts(backbone, head_in_features, head, anchor_generator, supervision)
+        check_parts(backbone, head_in_features, head, anchor_generator, decoder, supervision)
+        check_pixels(pixel_mean, pixel_std)
         self.backbone = backbone
         self.head_in_features = list(head_in_features)
         self.head = head

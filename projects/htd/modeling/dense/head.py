@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from htd.errors import UserError
 from htd.layers.sampling import full_precision
+from htd.modeling.dense.checks import as_written, check_whole, is_finite
 from htd.modeling.dense.predictions import DensePredictions, flattened
 from htd.modeling.dense.regression import BoxRule
 from htd.modeling.dense.towers import TaskFeatures
@@ -31,10 +32,13 @@ class Predictors(nn.Module):
         box_rule: applied to what is predicted for boxes, see :mod:`htd.modeling.dense.regression`.
         centerness_from: which of the task features centerness is predicted from, "classification" or
             "regression"; None: it is not.
-        prior_probability: class probability that the biases start with.
+        prior_probability: class probability that the biases start with, between 0 and 1.
+
+    Attributes:
+        regression_dim: D of what a call returns.
 
     Raises:
-        UserError: ``centerness_from`` is something else.
+        UserError: a value that is none of these, or a ``box_rule`` without the scalars that it needs.
     """
 
     def __init__(
@@ -55,6 +59,10 @@ class Predictors(nn.Module):
                 f"model.head.predictors.centerness_from is {centerness_from!r}; centerness is predicted from "
                 "classification, from regression, or, with null, not at all"
             )
+        check_whole("model.head.predictors.num_anchors", num_anchors, 1)
+        check_whole("model.head.predictors.box_dim", box_dim, 1)
+        _check_scalars(num_levels, box_rule)
+        _check_probability(prior_probability)
         self.cls_score = nn.Conv2d(channels, num_anchors * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(channels, num_anchors * box_dim, 3, padding=1)
         self.centerness = nn.Conv2d(channels, num_anchors, 3, padding=1) if centerness_from else None
@@ -62,6 +70,7 @@ class Predictors(nn.Module):
         self.box_rule = box_rule
         self.centerness_from = centerness_from
         self.num_anchors = num_anchors
+        self.regression_dim = box_dim
         for conv in filter(None, (self.cls_score, self.bbox_pred, self.centerness)):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
@@ -113,3 +122,20 @@ class DenseHead(nn.Module):
 def logit(probability: float) -> float:
     """Return the logit of a probability."""
     return math.log(probability / (1 - probability))
+
+
+def _check_scalars(num_levels: int, box_rule: BoxRule) -> None:
+    check_whole("model.head.predictors.num_levels", num_levels, 0)
+    if not num_levels and getattr(box_rule, "scales", False):
+        raise UserError(
+            "model.head.predictors.num_levels is 0, but its box_rule multiplies by a scalar of each level: "
+            "give the number of levels, or a box_rule that has no scalars"
+        )
+
+
+def _check_probability(value: float) -> None:
+    if not is_finite(value) or not 0 < value < 1:
+        raise UserError(
+            f"model.head.predictors.prior_probability is {as_written(value)}: give a number above 0 and "
+            "below 1, such as 0.01"
+        )

@@ -8,6 +8,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from htd.errors import UserError
+from htd.modeling.dense.decoders import Decoder
 from htd.modeling.dense.head import DenseHead, Predictors
 from htd.modeling.dense.losses import CenternessLoss
 
@@ -17,25 +18,32 @@ def check_parts(
     in_features: Sequence[str],
     head: nn.Module,
     anchor_generator: nn.Module,
+    decoder: Decoder,
     supervision: nn.Module,
 ) -> None:
-    """Compare levels and anchors of the parts; parts of another kind than those of this package may be any.
+    """Compare levels, anchors and boxes of the parts; those of another kind than this package's may be any.
 
     Detectron2's generator makes anchors for as many maps as it has strides and looks at no map's own: those
     of a wrong stride are detections in wrong places, without a message.
 
     Args:
-        backbone, in_features, head, anchor_generator, supervision: of the detector.
+        backbone, in_features, head, anchor_generator, decoder, supervision: of the detector.
 
     Raises:
         UserError: naming the keys whose values do not fit.
     """
+    if not in_features:
+        raise UserError(
+            "model.head_in_features is empty: name the maps of model.backbone that the head works on, "
+            "finest first"
+        )
     if isinstance(backbone, Backbone):
         _check_strides(backbone, list(in_features), list(anchor_generator.strides))
     if isinstance(head, DenseHead):
         _check_anchors(head.predictors.num_anchors, anchor_generator.num_anchors)
         if isinstance(head.predictors, Predictors):
             _check_levels(len(head.predictors.scales), len(anchor_generator.strides))
+            _check_boxes(head.predictors.regression_dim, decoder)
             _check_centerness(head.predictors, supervision)
 
 
@@ -69,6 +77,15 @@ def _check_levels(scales: int, levels: int) -> None:
         raise UserError(
             f"model.head.predictors.num_levels is {scales}, but there are {levels} levels: give {levels}, "
             "or 0 with a box_rule that has no scalars"
+        )
+
+
+def _check_boxes(predicted: int, decoder: Decoder) -> None:
+    if isinstance(decoder, Decoder) and not decoder.reads(predicted):
+        raise UserError(
+            f"model.decoder reads {decoder.wanted} numbers of a prior, model.head.predictors gives "
+            f"{predicted}: set box_dim of the predictors, or take a decoder that goes with them; "
+            "a T-Head, which has no box_dim, and no other head, goes with a SampledBoxDecoder"
         )
 
 

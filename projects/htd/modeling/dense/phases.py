@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
 
 from htd.errors import UserError
+from htd.modeling.dense.checks import as_written, is_finite
 from htd.modeling.metrics import open_storage
 
 
@@ -93,13 +92,14 @@ class TwoPhases(nn.Module):
 
 def _check(switch_iter: object, switch_epochs: object) -> None:
     if (switch_iter is None) == (switch_epochs is None):
+        cure = "; set the other to null, as by model.supervision.switch_iter=null"
         raise UserError(
-            f"model.supervision has switch_iter {switch_iter} and switch_epochs {switch_epochs}: give one of "
-            "them and set the other to null"
+            f"model.supervision has switch_iter {as_written(switch_iter)} and switch_epochs "
+            f"{as_written(switch_epochs)}: give one of them{'' if switch_iter is None else cure}"
         )
     key, value = ("switch_iter", switch_iter) if switch_epochs is None else ("switch_epochs", switch_epochs)
-    kind, types = ("whole number", int) if switch_epochs is None else ("finite number", (int, float))
-    if not isinstance(value, types) or isinstance(value, bool) or not 0 <= value < math.inf:
+    kind = "whole number" if switch_epochs is None else "finite number"
+    if not is_finite(value) or value < 0 or (switch_epochs is None and not isinstance(value, int)):
         raise UserError(
             f"model.supervision.{key} is {value}: give a {kind} from 0 on; with 0 the training is aligned "
             "from the start"

@@ -16,9 +16,9 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from htd.errors import UserError
 from htd.layers import HardNMS, SoftNMS, clip_boxes, suppress_best
 from htd.modeling.dense.candidates import Candidates, LocationSelection, PairSelection
+from htd.modeling.dense.checks import check_whole
 
 
 class DensePostProcessing:
@@ -33,7 +33,7 @@ class DensePostProcessing:
         max_detections: the best that are kept of an image.
 
     Raises:
-        UserError: ``max_detections`` is less than 1.
+        UserError: ``max_detections`` is no whole number from 1 on.
     """
 
     def __init__(
@@ -43,11 +43,7 @@ class DensePostProcessing:
         nms: HardNMS | SoftNMS,
         max_detections: int = 100,
     ):
-        if max_detections < 1:
-            raise UserError(
-                f"max_detections of a dense detector is {max_detections}; it has to be at least 1, "
-                "such as 100"
-            )
+        check_whole("model.postprocessing.max_detections", max_detections, 1)
         self.selection = selection
         self.nms = nms
         self.max_detections = max_detections
@@ -124,7 +120,7 @@ class RescaleFirst(DensePostProcessing):
         min_box_size: candidates have to be wider and higher, in pixels of the output frame; None keeps all.
 
     Raises:
-        UserError: ``max_detections`` is less than 1.
+        UserError: ``max_detections`` is no whole number from 1 on.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """What becomes of the output of a box predictor before it is decoded.
 
 Each rule is called with the output (N, D, H, W) of one level, at least float32, and the level's learned
-scalar, None where a head has none.
+scalar, None where a head has none. Rules with the attribute ``scales`` need one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def bounded_exp(x: Tensor, largest: float) -> Tensor:
 class Unscaled:
     """Predictions as they are."""
 
+    scales = False
+
     def __call__(self, x: Tensor, scale: Tensor | None) -> Tensor:
         """Return x."""
         return x
@@ -37,6 +39,8 @@ class Unscaled:
 
 class Scaled:
     """Predictions times the level's scalar (ATSS, GFL)."""
+
+    scales = True
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
         """Return scale * x."""
@@ -49,6 +53,8 @@ class ExpOfScaled:
     Args:
         largest: see :func:`bounded_exp`; of distances in pixels.
     """
+
+    scales = True
 
     def __init__(self, *, largest: float = LARGEST_IN_PIXELS):
         self.largest = largest
@@ -67,6 +73,8 @@ class ScaledExp:
     Args:
         largest: see :func:`bounded_exp`; of distances in cells, before they are scaled.
     """
+
+    scales = True
 
     def __init__(self, *, largest: float = LARGEST_IN_CELLS):
         self.largest = largest

@@ -13,7 +13,9 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from htd.errors import UserError
 from htd.modeling.dense.assigners import Assigner
+from htd.modeling.dense.checks import as_written, check_whole, is_finite
 from htd.modeling.dense.losses import Loss
 from htd.modeling.dense.matched import match
 from htd.modeling.dense.normalizers import Normalizer
@@ -33,10 +35,18 @@ class LossTerm:
         name: begins with ``loss_``.
         loss: gives a value for each prior, see :mod:`htd.modeling.dense.losses`.
         normalizer: what their sum is divided by, see :mod:`htd.modeling.dense.normalizers`.
-        weight: factor of the loss.
+        weight: factor of the loss, from 0 on.
+
+    Raises:
+        UserError: ``weight`` is something else.
     """
 
     def __init__(self, *, name: str, loss: Loss, normalizer: Normalizer, weight: float = 1.0):
+        if not is_finite(weight) or weight < 0:
+            raise UserError(
+                f"the weight of {name} (model.supervision) is {as_written(weight)}: give a number from 0 on; "
+                "a negative one trains the loss to grow"
+            )
         self.name = name
         self.loss = loss
         self.normalizer = normalizer
@@ -54,10 +64,19 @@ class Supervision(nn.Module):
         terms: the losses.
         pad_divisor: an image's sides are padded to multiples of this; priors of cells beyond an image's own
             padding (in a batch with a larger image) take no part.
+
+    Raises:
+        UserError: there are no terms, or ``pad_divisor`` is no whole number from 1 on.
     """
 
     def __init__(self, *, assigner: Assigner, terms: Sequence[LossTerm], pad_divisor: int = 32):
         super().__init__()
+        if not terms:
+            raise UserError(
+                "the terms of a Supervision (model.supervision) are empty, so nothing would be trained: give "
+                "at least one loss, such as those of configs/common/models/atss.py"
+            )
+        check_whole("pad_divisor of a Supervision (model.supervision)", pad_divisor, 1)
         self.assigner = assigner
         self.terms = list(terms)
         self.pad_divisor = pad_divisor

@@ -19,6 +19,9 @@ from htd.modeling.dense.regression import BoxRule
 from htd.modeling.dense.towers import TaskFeatures
 from htd.modeling.tood.task_decomposition import conv1x1_of_layers
 
+# Two of each side.
+OFFSETS = 8
+
 
 class AlignedPredictors(Predictors):
     """Predictors that the interactive layers correct: scores by a map, boxes by offsets.
@@ -54,7 +57,8 @@ class AlignedPredictors(Predictors):
             prior_probability=prior_probability,
         )
         self.score_map = Corrector(num_layers * channels, hidden, 1, std=0.01)
-        self.box_offsets = Corrector(num_layers * channels, hidden, 8, std=0.001)
+        self.box_offsets = Corrector(num_layers * channels, hidden, OFFSETS, std=0.001)
+        self.regression_dim += OFFSETS
         nn.init.constant_(self.score_map[2].bias, logit(prior_probability))
 
     def forward(self, features: TaskFeatures, level: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -65,7 +69,7 @@ class AlignedPredictors(Predictors):
         return aligned, torch.cat([boxes, offsets], dim=1), centerness
 
 
-class SampledBoxDecoder:
+class SampledBoxDecoder(Decoder):
     """Decodes boxes, then takes each side from where an offset points to.
 
     Paper: TOOD, section 3.1: each of the four coordinates is read, bilinearly, from its own map, moved by its
@@ -83,16 +87,24 @@ class SampledBoxDecoder:
         self.decoder = decoder
         self.repair = repair
 
+    @property
+    def wanted(self) -> str:
+        """See :class:`Decoder`."""
+        return f"{getattr(self.decoder, 'wanted', 'some')} and {OFFSETS}"
+
+    def reads(self, dim: int) -> bool:
+        """See :class:`Decoder`; a decoder within that is a mere function reads anything."""
+        return dim > OFFSETS and (not isinstance(self.decoder, Decoder) or self.decoder.reads(dim - OFFSETS))
+
     def __repr__(self) -> str:
         """Return what checkpoints say of it; whether boxes are repaired is a choice at any time."""
         return f"{type(self).__name__}({decoder_name(self.decoder)})"
 
     def __call__(self, regression: Tensor, priors: Priors) -> Tensor:
         """Return boxes (N, P, 4) of a regression (N, P, D + 8), one prior a cell."""
-        boxes = self.decoder(regression[..., :-8], priors)
-        levels = zip(
-            priors.split(boxes, dim=1), priors.split(regression[..., -8:], dim=1), priors.shapes, strict=True
-        )
+        boxes = self.decoder(regression[..., :-OFFSETS], priors)
+        offsets = priors.split(regression[..., -OFFSETS:], dim=1)
+        levels = zip(priors.split(boxes, dim=1), offsets, priors.shapes, strict=True)
         return torch.cat([self._aligned(*level) for level in levels], dim=1)
 
     def _aligned(self, boxes: Tensor, offsets: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -20,6 +20,7 @@ from htd.modeling.dense.assigners import (
     highest_iou_wins,
     nearest_side,
 )
+from htd.modeling.dense.checks import check_whole
 from htd.modeling.dense.priors import Priors
 
 
@@ -54,6 +55,9 @@ class TaskAlignedAssigner(Assigner):
         center_margin: a prior's middle lies farther than this, in pixels, inside of all sides.
         eps: added to the greatest alignment before it divides.
         pairs_at_once: pairs of prior and object held in memory at a time.
+
+    Raises:
+        UserError: ``topk`` is no whole number from 1 on.
     """
 
     reads_predictions = True
@@ -70,6 +74,7 @@ class TaskAlignedAssigner(Assigner):
     ):
         self.alpha = alpha
         self.beta = beta
+        check_whole("topk of a TaskAlignedAssigner (model.supervision)", topk, 1)
         self.topk = topk
         self.center_margin = center_margin
         self.eps = eps

@@ -11,7 +11,9 @@ import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
+from htd.errors import UserError
 from htd.layers.sampling import full_precision
+from htd.modeling.dense.checks import check_whole
 from htd.modeling.dense.layers import tower_conv
 from htd.modeling.dense.towers import TaskFeatures
 
@@ -73,6 +75,10 @@ class InteractiveTowers(nn.Module):
         num_groups: groups of the norms.
         num_deformable: so many of the first layers are modulated deformable convolutions.
         offset_groups: groups of channels of those with offsets of their own.
+
+    Raises:
+        UserError: there is no layer, more are to be deformable than there are, or groups do not divide the
+            channels.
     """
 
     def __init__(
@@ -86,6 +92,13 @@ class InteractiveTowers(nn.Module):
         offset_groups: int = 4,
     ):
         super().__init__()
+        check_whole("model.head.towers.num_layers", num_layers, 1)
+        check_whole("model.head.towers.num_deformable", num_deformable, 0)
+        if num_deformable > num_layers:
+            raise UserError(
+                f"model.head.towers.num_deformable is {num_deformable}, but there are {num_layers} "
+                "interactive layers (num_layers): give at most as many"
+            )
         self.interactive = nn.ModuleList(
             tower_conv(
                 channels,

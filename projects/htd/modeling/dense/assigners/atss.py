@@ -12,6 +12,7 @@ from htd.layers import object_slices, paired_iou
 from htd.layers.sampling import full_precision
 from htd.modeling.dense.assigners.base import Assigner, Assignment, Predicted
 from htd.modeling.dense.assigners.claims import highest_iou_wins, nearest_side
+from htd.modeling.dense.checks import check_whole
 from htd.modeling.dense.priors import Priors
 
 
@@ -44,9 +45,13 @@ class ATSSAssigner(Assigner):
         topk: anchors of each level whose middles are nearest to the object's.
         center_margin: an anchor's middle lies farther than this, in pixels, inside of all sides.
         pairs_at_once: pairs of prior and object held in memory at a time.
+
+    Raises:
+        UserError: ``topk`` is no whole number from 1 on.
     """
 
     def __init__(self, *, topk: int = 9, center_margin: float = 0.01, pairs_at_once: int = 2**22):
+        check_whole("topk of an ATSSAssigner (model.supervision)", topk, 1)
         self.topk = topk
         self.center_margin = center_margin
         self.pairs_at_once = pairs_at_once
