@@ -10,31 +10,19 @@ from htd.modeling.dense import (
     FocalLoss,
     GIoULoss,
     PositiveCount,
-    Predictors,
     Scaled,
     Supervision,
-    TwinTowers,
     WeightSum,
 )
 
-from .dense import best_pairs, box_coding, dense_detector, pyramid, square_anchors, term
+from .dense import best_pairs, box_coding, dense_detector, pyramid, square_anchors, term, twin_head
 
 positives = L(PositiveCount)(least_each_image=1, extra_each_image=0, least=1.0)
 centrality = L(Centerness)()
 
 model = dense_detector(
     backbone=pyramid(),
-    towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=32),
-    predictors=L(Predictors)(
-        num_classes="${...num_classes}",
-        channels="${..towers.channels}",
-        num_anchors=1,
-        box_dim=4,
-        num_levels=5,
-        box_rule=L(Scaled)(),
-        centerness_from="regression",
-        prior_probability=0.01,
-    ),
+    **twin_head(box_rule=L(Scaled)(), centerness_from="regression"),
     anchor_generator=square_anchors(),
     decoder=L(DeltaDecoder)(transform=box_coding((0.1, 0.1, 0.2, 0.2))),
     supervision=L(Supervision)(

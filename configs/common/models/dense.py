@@ -17,7 +17,9 @@ from htd.modeling.dense import (
     LossTerm,
     OneStageDetector,
     PairSelection,
+    Predictors,
     RescaleFirst,
+    TwinTowers,
 )
 
 from .resnet_fpn import backbone
@@ -57,6 +59,24 @@ def points():
 def box_coding(stds):
     """Deltas divided by standard deviations, with the published limits of how far sizes may change."""
     return L(ClampedBox2BoxTransform)(weights=[1 / s for s in stds], scale_clamp=math.log(1000 / 16))
+
+
+def twin_head(*, box_rule, centerness_from=None, num_anchors=1, num_levels=5, num_groups=32):
+    """Two towers of four convolutions, and predictors with a rule for the numbers of boxes."""
+    predictors = L(Predictors)(
+        num_classes="${...num_classes}",
+        channels="${..towers.channels}",
+        num_anchors=num_anchors,
+        box_dim=4,
+        num_levels=num_levels,
+        box_rule=box_rule,
+        centerness_from=centerness_from,
+        prior_probability=0.01,
+    )
+    return {
+        "towers": L(TwinTowers)(channels=256, num_convs=4, num_groups=num_groups),
+        "predictors": predictors,
+    }
 
 
 def term(name, loss, normalizer, weight=1.0):

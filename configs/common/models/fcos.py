@@ -14,29 +14,17 @@ from htd.modeling.dense import (
     FocalLoss,
     IoULoss,
     PositiveCount,
-    Predictors,
     Supervision,
-    TwinTowers,
     WeightSum,
 )
 
-from .dense import best_locations, dense_detector, points, pyramid, term
+from .dense import best_locations, dense_detector, points, pyramid, term, twin_head
 
 centrality = L(Centerness)()
 
 model = dense_detector(
     backbone=pyramid(relu=True),
-    towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=32),
-    predictors=L(Predictors)(
-        num_classes="${...num_classes}",
-        channels="${..towers.channels}",
-        num_anchors=1,
-        box_dim=4,
-        num_levels=5,
-        box_rule=L(ExpOfScaled)(largest=12.0),
-        centerness_from="classification",
-        prior_probability=0.01,
-    ),
+    **twin_head(box_rule=L(ExpOfScaled)(largest=12.0), centerness_from="classification"),
     anchor_generator=points(),
     decoder=L(DistanceDecoder)(in_cells=False),
     supervision=L(Supervision)(

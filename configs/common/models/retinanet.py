@@ -9,29 +9,17 @@ from htd.modeling.dense import (
     FocalLoss,
     IoUAssigner,
     PositiveCount,
-    Predictors,
     Supervision,
-    TwinTowers,
     Unscaled,
 )
 
-from .dense import STRIDES, best_locations, box_coding, dense_detector, pyramid, term
+from .dense import STRIDES, best_locations, box_coding, dense_detector, pyramid, term, twin_head
 
 positives = L(PositiveCount)(least_each_image=1, extra_each_image=0, least=1.0)
 
 model = dense_detector(
     backbone=pyramid(in_feature="res5"),
-    towers=L(TwinTowers)(channels=256, num_convs=4, num_groups=None),
-    predictors=L(Predictors)(
-        num_classes="${...num_classes}",
-        channels="${..towers.channels}",
-        num_anchors=9,
-        box_dim=4,
-        num_levels=0,
-        box_rule=L(Unscaled)(),
-        centerness_from=None,
-        prior_probability=0.01,
-    ),
+    **twin_head(box_rule=L(Unscaled)(), num_anchors=9, num_levels=0, num_groups=None),
     anchor_generator=L(DefaultAnchorGenerator)(
         # Three scales an octave, each in three forms.
         sizes=[[4 * stride * 2 ** (i / 3) for i in range(3)] for stride in STRIDES],
