@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 import torch
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# PyTorch begins with 65536, by which a gradient of 1 overflows; sums over all cells of a map reach 20 on hard
-# images. The scaler doubles it whenever 2000 steps went well.
+# PyTorch begins with 65536, by which a gradient of 1 overflows; those of weights, sums over all cells of a
+# map, are larger on hard images. The scaler doubles it whenever 2000 steps went well.
 FIRST_SCALE = 1024.0
 
 

@@ -1,8 +1,8 @@
 """Boxes of a dense map whose coordinates are each read at a place of their own.
 
 These places have one value each. The rule of deform_conv.py, four row numbers and weights for every place,
-pays with many channels; here, writing them alone would take several times as long as torchvision's whole
-kernel. So what is read are the neighbours themselves (``tools/benchmark.py --component sampled_boxes``).
+pays with many channels; here, those numbers would be more than what is read by them. So what is read are the
+neighbours themselves (beside torchvision's kernel: ``tools/benchmark.py --component sampled_boxes``).
 
 Symbols: N images, maps of (H, W) cells; a map of boxes is (N, 4, H, W), its channels x1, y1, x2, y2.
 """

@@ -151,7 +151,7 @@ class LocationSelection:
 
 def _usable(scores: Tensor, boxes: Tensor, centerness: Tensor | None) -> Tensor:
     """Return which priors (P,) have nothing that is not finite, bool."""
-    # Of a row of probabilities the sum is finite if all are, and is had in a tenth of the time.
+    # Of a row of probabilities the sum is finite if all are, and no mask of the size of the scores is made.
     usable = torch.isfinite(scores.sum(dim=1)) & torch.isfinite(boxes).all(dim=1)
     return usable if centerness is None else usable & torch.isfinite(centerness)
 
