@@ -12,7 +12,8 @@ from torch import nn
 
 from htd.checkpoint import imagenet
 from htd.errors import UserError
-from htd.modeling.backbones import XavierFPN, build_resnet
+from htd.modeling.backbones import XavierFPN, build_res2net, build_resnet
+from tests import golden
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,22 @@ def test_deformable_layers_take_the_weights_of_the_layers_they_replace():
     assert set(missing) == offsets
 
 
+@pytest.mark.parametrize("deform_stages", [(), ("res4", "res5")])
+def test_res2net(deform_stages):
+    """Nothing of the file is left but the classifier; nothing of the network but offsets, which are new."""
+    entries = golden.manifest("salt", "manifest_res2net101_v1d_26w_4s")["entries"]
+    with torch.device("meta"):
+        weights = {name: torch.empty(shape) for name, shape in entries.items()}
+        weights |= {"fc.weight": torch.empty(1000, 2048), "fc.bias": torch.empty(1000)}
+        model = build_res2net(deform_stages=deform_stages)
+    converted, dropped = imagenet.convert_imagenet(weights, prefix="")
+    assert dropped == ["fc.weight", "fc.bias"]
+    missing, unexpected = model.load_state_dict(converted, strict=False, assign=True)
+    assert not unexpected and all(".offset." in name for name in missing)
+    # Three convolutions in each of the blocks of res4 and res5, a weight and a bias each.
+    assert len(missing) == (2 * 3 * (23 + 3) if deform_stages else 0)
+
+
 @pytest.mark.parametrize(
     ("uri", "url"),
     [
@@ -112,6 +129,10 @@ def test_deformable_layers_take_the_weights_of_the_layers_they_replace():
         ("imagenet://torchvision/resnet152", torchvision.models.ResNet152_Weights.IMAGENET1K_V1.url),
         ("imagenet://mmdet/resnext101_64x4d", imagenet.OPENMMLAB + "resnext101_64x4d-ee2c6f71.pth"),
         ("imagenet://mmdet/resnext101_32x4d", imagenet.OPENMMLAB + "resnext101_32x4d-a5af3160.pth"),
+        (
+            "imagenet://mmdet/res2net101_v1d_26w_4s",
+            imagenet.OPENMMLAB + "res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth",
+        ),
         ("imagenet://timm/senet154", imagenet.TIMM + "legacy_senet154-e9eb9fe6.pth"),
     ],
 )
@@ -166,6 +187,8 @@ def test_unknown_places(uri, message):
     [
         (["backbone.conv1.weight", "neck.x"], "backbone.conv1.weight, neck.x"),
         (["layer0.conv1.weight", "layer1.0.conv1.norm.bias"], "layer1.0.conv1.norm.bias"),
+        (["stem.0.weight", "layer1.0.conv2.weight"], "layer1.0.conv2.weight"),  # a ResNet with a deep stem
+        (["conv1.0.weight", "layer1.0.convs.0.weight"], "conv1.0.weight, layer1.0.convs.0.weight"),  # timm's
         ([], "no tensor at all"),
     ],
 )

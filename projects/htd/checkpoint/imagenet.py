@@ -4,8 +4,9 @@ Importing this module makes Detectron2's path manager know the scheme:
 
     imagenet://torchvision/resnet50          torchvision's first weights of a ResNet or ResNeXt
     imagenet://mmdet/resnext101_64x4d        OpenMMLab's weights of a ResNeXt
+    imagenet://mmdet/res2net101_v1d_26w_4s   OpenMMLab's weights of Res2Net-101
     imagenet://timm/senet154                 timm's weights of SENet-154
-    imagenet:///data/resnext101_64x4d.pth    a file with torchvision's names, or with those of SENet-154
+    imagenet:///data/resnext101_64x4d.pth    a file with torchvision's names, or with those of the others
 
 A checkpointer that opens such a path gets a file whose names are those of a detector's backbone.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.error import URLError
 
@@ -25,7 +26,9 @@ from iopath.common.file_io import get_cache_dir
 from torch import Tensor
 from torch.hub import load_state_dict_from_url
 
+from htd.checkpoint.formats.base import Rule
 from htd.checkpoint.formats.openmmlab import resnet_rules
+from htd.checkpoint.formats.res2net import res2net_rules
 from htd.checkpoint.formats.senet import senet_rules
 from htd.checkpoint.io import read_checkpoint, state_dict_of, write_checkpoint
 from htd.errors import UserError
@@ -36,6 +39,7 @@ TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1
 FILES = {
     "mmdet/resnext101_32x4d": f"{OPENMMLAB}resnext101_32x4d-a5af3160.pth",
     "mmdet/resnext101_64x4d": f"{OPENMMLAB}resnext101_64x4d-ee2c6f71.pth",
+    "mmdet/res2net101_v1d_26w_4s": f"{OPENMMLAB}res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth",
     "timm/senet154": f"{TIMM}legacy_senet154-e9eb9fe6.pth",
 }
 ORIGINS = ("torchvision/", "mmdet/", "timm/")
@@ -47,10 +51,11 @@ logger = logging.getLogger(__name__)
 def convert_imagenet(
     weights: Mapping[str, Tensor], prefix: str = "backbone.bottom_up."
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Rename the weights of an ImageNet ResNet, ResNeXt or SENet-154.
+    """Rename the weights of an ImageNet ResNet, ResNeXt, Res2Net or SENet-154.
 
     Args:
-        weights: tensors by torchvision's names, those of a SENet by pretrained-models' or timm's.
+        weights: tensors by torchvision's names, those of a SENet by pretrained-models' or timm's, those of a
+            Res2Net by OpenMMLab's (timm's are of a network that averages in res2, too).
         prefix: what stands before our names.
 
     Returns:
@@ -60,8 +65,7 @@ def convert_imagenet(
     Raises:
         UserError: other names than those of such a network.
     """
-    senet = any(name.startswith("layer0.") for name in weights)
-    rules = (senet_rules if senet else resnet_rules)("", prefix)
+    rules = _rules(weights, prefix)
     converted, strange = {}, []
     dropped = [name for name in CLASSIFIER if name in weights]
     for name, value in weights.items():
@@ -73,11 +77,18 @@ def convert_imagenet(
     if strange or not converted:
         shown = ", ".join(strange[:3]) or "no tensor at all"
         raise UserError(
-            f"not the weights of an ImageNet ResNet or SENet-154: found {shown}; expected names such as "
-            "conv1.weight (SENet-154: layer0.conv1.weight) and layer1.0.conv1.weight (for a detector's file: "
-            "tools/convert_checkpoint.py)"
+            f"not the weights of an ImageNet ResNet, Res2Net or SENet-154: found {shown}; expected names "
+            "such as conv1.weight (Res2Net: stem.0.weight, SENet-154: layer0.conv1.weight) and "
+            "layer1.0.conv1.weight (for a detector's file: tools/convert_checkpoint.py)"
         )
     return converted, dropped
+
+
+def _rules(names: Iterable[str], prefix: str) -> tuple[Rule, ...]:
+    """Return the key map of the network whose first layer is among ``names``."""
+    first = {name.partition(".")[0] for name in names}
+    rules = senet_rules if "layer0" in first else res2net_rules if "stem" in first else resnet_rules
+    return rules("", prefix)
 
 
 def read_imagenet(uri: str) -> dict[str, Tensor]:

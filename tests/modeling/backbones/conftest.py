@@ -11,6 +11,7 @@ CONFIG = Path(__file__).parents[3] / "configs" / "common" / "models" / "resnet_f
 # One block a stage and narrow: the same parts as the large networks, at a hundredth of the cost.
 SMALL = {"stem_channels": 8, "width_per_group": 8, "num_blocks": (1, 1, 1, 1)}
 DEFORMABLE = ("res3", "res4", "res5")
+PARTS = ("stem", "res2", "res3", "res4", "res5")
 
 
 def config():
@@ -18,7 +19,12 @@ def config():
     return LazyConfig.load(str(CONFIG)).backbone
 
 
+def pictures(height, width, count=2):
+    """Return random images."""
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.fixture
 def picture():
     """A small batch of images."""
-    return torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    return pictures(64, 96, 1)

@@ -10,56 +10,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone import Backbone
-from torch import Tensor, nn
+from torch import nn
 
-from htd.errors import UserError
 from htd.modeling.backbones.deformable import OffsetPredictingConv2d
-from htd.modeling.backbones.resnet import STAGES, check_blocks, check_stages, freeze, stage_norms
+from htd.modeling.backbones.resnet import STAGES, check_blocks, check_stages
+from htd.modeling.backbones.staged import StagedBackbone, staged_backbone, timm_models
 
 BLOCKS = (3, 8, 36, 3)
-
-
-class SENet(Backbone):
-    """Stem and stages in a row, of which some outputs are returned.
-
-    Args:
-        stem: maps images to the input of the first stage, at stride 4.
-        stages: modules by name, finest first; the first keeps the stride, each other doubles it.
-        channels: output channels of each stage.
-        out_features: names of the stages that the network returns.
-
-    Note:
-        The stem rounds an odd number of rows or columns down where a ResNet's rounds up. For images
-        padded to a multiple of 32, as under a pyramid, the sizes are equal.
-    """
-
-    def __init__(
-        self,
-        *,
-        stem: nn.Module,
-        stages: dict[str, nn.Module],
-        channels: Sequence[int],
-        out_features: Sequence[str],
-    ):
-        super().__init__()
-        self.stem = stem
-        self.stage_names = tuple(stages)
-        for name, stage in stages.items():
-            self.add_module(name, stage)
-        # What Detectron2's Backbone tells of its outputs.
-        self._out_features = list(out_features)
-        self._out_feature_channels = dict(zip(stages, channels, strict=True))
-        self._out_feature_strides = {name: 4 * 2**i for i, name in enumerate(stages)}
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the chosen maps (N, channels, H / stride, W / stride) of images (N, 3, H, W) by name."""
-        found, x = {}, self.stem(x)
-        for name in self.stage_names:
-            x = found[name] = getattr(self, name)(x)
-        return {name: found[name] for name in self._out_features}
 
 
 @BACKBONE_REGISTRY.register()
@@ -70,7 +28,7 @@ def build_senet154(
     freeze_at: int = 2,
     deform_stages: Sequence[str] = (),
     out_features: Sequence[str] = STAGES,
-) -> SENet:
+) -> StagedBackbone:
     """Build a SENet-154.
 
     Args:
@@ -87,32 +45,28 @@ def build_senet154(
 
     Raises:
         UserError: timm is not installed, or an unknown norm or stage.
+
+    Note:
+        The stem rounds an odd number of rows or columns down where a ResNet's rounds up. For images
+        padded to a multiple of 32, as under a pyramid, the sizes are equal.
     """
     check_blocks(num_blocks)
     check_stages("deform_stages", deform_stages)
     check_stages("out_features", out_features)
     network = _timm_network(tuple(num_blocks))
     stem = nn.Sequential(OrderedDict([*network.layer0.named_children(), ("pool", network.pool0)]))
-    last = max(STAGES.index(name) for name in out_features)
-    stages = {name: getattr(network, f"layer{i + 1}") for i, name in enumerate(STAGES[: last + 1])}
-    for part, kind in zip([stem, *stages.values()], stage_norms(norm, freeze_at), strict=False):
-        _exchange_norms(part, kind)
-    for name in stages.keys() & set(deform_stages):
-        for block in stages[name]:
+    stages = [network.layer1, network.layer2, network.layer3, network.layer4]
+    for name, stage in zip(STAGES, stages, strict=True):
+        for block in stage if name in deform_stages else ():
             block.conv2 = OffsetPredictingConv2d(block.conv2)
-    freeze([stem, *stages.values()][:freeze_at])
-    channels = [stage[-1].conv3.out_channels for stage in stages.values()]
-    return SENet(stem=stem, stages=stages, channels=channels, out_features=out_features)
+    return staged_backbone(stem, stages, norm=norm, freeze_at=freeze_at, out_features=out_features)
 
 
 def _timm_network(num_blocks: tuple[int, ...]) -> nn.Module:
     """Return timm's network; its weights begin as Kaiming normal values over the fan-out."""
-    try:
-        from timm.models.senet import SEBottleneck, SENet  # takes a second, and no other backbone needs it
-    except ImportError as error:
-        raise UserError(f"SENet-154 is built from timm ({error}); pip install 'timm>=1.0,<2'") from error
-    return SENet(
-        SEBottleneck,
+    senet = timm_models("senet", "SENet-154")
+    return senet.SENet(
+        senet.SEBottleneck,
         num_blocks,
         groups=64,
         reduction=16,
@@ -122,11 +76,3 @@ def _timm_network(num_blocks: tuple[int, ...]) -> nn.Module:
         downsample_padding=1,
         num_classes=0,
     )
-
-
-def _exchange_norms(module: nn.Module, norm) -> None:
-    """Put fresh norms of another kind in the place of all batch norms below ``module``."""
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, get_norm(norm, child.num_features) or nn.Identity())
