@@ -1,11 +1,12 @@
-"""Batch norm with fixed statistics."""
+"""Batch norm with fixed statistics, group norms for few channels, and norms by name."""
 
 import pytest
 import torch
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import FrozenBatchNorm2d, get_norm
 from torch import nn
 
 from htd.errors import UserError
+from htd.layers import GroupNormOf
 from htd.layers.batch_norm import FixedBatchNorm2d, norm_layer
 from tests.golden import close
 
@@ -91,3 +92,25 @@ def test_norms_by_name():
     assert norm_layer("") == ""
     with pytest.raises(UserError, match="unknown norm 'FrozenGN'.*FixedBN"):
         norm_layer("FrozenGN")
+
+
+def test_group_norms_by_hand():
+    """Two groups of three channels with one value each: 1, 2, 3 and 10, 10, 40, each less its mean."""
+    norm = GroupNormOf(num_groups=2)(6)
+    out = norm(torch.tensor([1.0, 2, 3, 10, 10, 40]).view(1, 6, 1, 1)).flatten()
+    third, half = 1.5**0.5, 0.5**0.5
+    assert out.tolist() == pytest.approx([-third, 0, third, -half, -half, 2 * half], abs=1e-4)
+
+
+@pytest.mark.parametrize("channels, groups", [(6, 4), (48, 32), (4, 8), (4, 0), (4, -2), (4, 2.0)])
+def test_groups_that_do_not_divide_the_channels_are_refused(channels, groups):
+    with pytest.raises(UserError, match=f"num_groups={groups} does not divide the {channels} channels"):
+        GroupNormOf(num_groups=groups)(channels)
+
+
+def test_what_makes_norms_goes_where_names_go():
+    """Also where its groups do not divide the 32 channels that names are tried with."""
+    groups = GroupNormOf(num_groups=3)
+    assert norm_layer(groups) is groups
+    made = get_norm(norm_layer(groups), 48)
+    assert isinstance(made, nn.GroupNorm) and (made.num_groups, made.num_channels) == (3, 48)

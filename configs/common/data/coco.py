@@ -1,11 +1,12 @@
 """COCO 2017 as the published models see it: RGB, OpenCV resize to (1333, 800), flip, 16 images a step."""
 
 from detectron2.config import LazyCall as L
-from detectron2.data.transforms import RandomFlip
 from omegaconf import OmegaConf
 
-from htd.data import DetectionMapper, ResizeCV2, build_test_loader, build_train_loader, coco_dataset
+from htd.data import build_test_loader, build_train_loader, coco_dataset
 from htd.evaluation import COCOEvaluator
+
+from .images import test_mapper, train_mapper
 
 dataloader = OmegaConf.create()
 
@@ -17,14 +18,7 @@ dataloader.train = L(build_train_loader)(
         filter_empty=True,
         min_image_side=32,
     ),
-    mapper=L(DetectionMapper)(
-        is_train=True,
-        augmentations=[
-            L(ResizeCV2)(short_edge_length=800, max_size=1333),
-            L(RandomFlip)(prob=0.5, horizontal=True),
-        ],
-        image_format="RGB",
-    ),
+    mapper=train_mapper(max_size=1333),
     total_batch_size=16,
     num_workers=4,
     aspect_ratio_grouping=True,
@@ -37,11 +31,7 @@ dataloader.test = L(build_test_loader)(
         json_file="coco/annotations/instances_val2017.json",
         image_root="coco/val2017",
     ),
-    mapper=L(DetectionMapper)(
-        is_train=False,
-        augmentations=[L(ResizeCV2)(short_edge_length=800, max_size=1333)],
-        image_format="${...train.mapper.image_format}",
-    ),
+    mapper=test_mapper(max_size=1333),
     num_workers=4,
 )
 

@@ -1,20 +1,19 @@
 """OpenImages Challenge 2019, official files: (1024, 800), flip, class-aware sampling, 64 images a step."""
 
 from detectron2.config import LazyCall as L
-from detectron2.data.transforms import RandomFlip
 from omegaconf import OmegaConf
 
 from htd.data import (
     ClassAwareOrder,
-    DetectionMapper,
     FirstOfPermutation,
     OfficialAnnotations,
-    ResizeCV2,
     build_test_loader,
     build_train_loader,
     open_images_dataset,
 )
 from htd.evaluation import OpenImagesEvaluator, PublishedRule
+
+from .images import test_mapper, train_mapper
 
 dataloader = OmegaConf.create()
 
@@ -31,14 +30,7 @@ dataloader.train = L(build_train_loader)(
         filter_empty=True,
         inclusive_ends=False,
     ),
-    mapper=L(DetectionMapper)(
-        is_train=True,
-        augmentations=[
-            L(ResizeCV2)(short_edge_length=800, max_size=1024),
-            L(RandomFlip)(prob=0.5, horizontal=True),
-        ],
-        image_format="RGB",
-    ),
+    mapper=train_mapper(max_size=1024),
     total_batch_size=64,
     num_workers=4,
     # The published order is that of the samples itself.
@@ -64,11 +56,7 @@ dataloader.test = L(build_test_loader)(
         sizes_file="openimages/annotations/validation_sizes.csv",
         inclusive_ends="${...train.dataset.inclusive_ends}",
     ),
-    mapper=L(DetectionMapper)(
-        is_train=False,
-        augmentations=[L(ResizeCV2)(short_edge_length=800, max_size=1024)],
-        image_format="${...train.mapper.image_format}",
-    ),
+    mapper=test_mapper(max_size=1024),
     num_workers=4,
 )
 

@@ -72,9 +72,10 @@ def twin_head(*, box_rule, centerness_from=None, num_anchors=1, num_levels=5, nu
         box_rule=box_rule,
         centerness_from=centerness_from,
         prior_probability=0.01,
+        extra_classes=0,
     )
     return {
-        "towers": L(TwinTowers)(channels=256, num_convs=4, num_groups=num_groups),
+        "towers": L(TwinTowers)(channels=256, num_convs=4, num_groups=num_groups, deformable_last=False),
         "predictors": predictors,
     }
 
@@ -120,6 +121,7 @@ def dense_detector(
             selection=selection,
             nms=L(HardNMS)(iou_threshold=nms_threshold),
             max_detections=100,
+            num_classes="${..num_classes}",
             clip=clip,
             min_box_size=min_box_size,
         ),

@@ -6,6 +6,7 @@ from itertools import pairwise
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig, ListConfig
 
+from htd.layers import GroupNormOf
 from htd.modeling.backbones import build_resnet
 
 CHANNELS = 48
@@ -52,8 +53,12 @@ def narrow_dense(model, strides, scale=1):
         sizes=[[scale * size * stride for size in finest] for stride in strides], strides=strides
     )
     _resize(head, {"channels": CHANNELS, "num_convs": 2, "num_layers": 4, "attention_dim": 16, "hidden": 32})
-    if head.towers.get("num_groups"):
-        head.towers.num_groups = 8
+    towers = head.towers
+    if "operator" in towers:
+        towers.operator.update(norm=L(GroupNormOf)(num_groups=8), num_levels=len(strides))
+        towers = towers.towers
+    if towers.get("num_groups"):
+        towers.num_groups = 8
     if head.predictors.num_levels:
         head.predictors.num_levels = len(strides)
     if "ranges" in model.supervision.get("assigner", {}):

@@ -1,7 +1,7 @@
 """Operations on tensors that know no detector: sampling of feature maps, boxes, graphs, norms."""
 
 from htd.layers.anchors import within_padding
-from htd.layers.batch_norm import FixedBatchNorm2d
+from htd.layers.batch_norm import FixedBatchNorm2d, GroupNormOf
 from htd.layers.border import drop_border, halve_border, keep_border
 from htd.layers.box_coder import ClampedBox2BoxTransform, clip_boxes, rescale_boxes
 from htd.layers.box_conventions import ContinuousBoxes, InclusiveBoxes, as_areas, as_pixels
@@ -30,6 +30,7 @@ __all__ = [
     "DeformConv2d",
     "FeatureTable",
     "FixedBatchNorm2d",
+    "GroupNormOf",
     "HardNMS",
     "InclusiveBoxes",
     "RoundedRegions",

@@ -11,19 +11,19 @@ def _interior(size: int, edge: int, like: Tensor) -> Tensor:
 
 
 def keep_border(x: Tensor, edge: int) -> Tensor:
-    """Set the interior cells, further than ``edge`` from every side, to zero."""
+    """Set the interior cells of (R, C, S, S), further than ``edge`` from every side, to zero."""
     rows, columns = _interior(x.shape[-2], edge, x), _interior(x.shape[-1], edge, x)
     return x.masked_fill(rows[:, None] & columns, 0)
 
 
 def drop_border(x: Tensor, edge: int) -> Tensor:
-    """Set the ``edge`` outer rows and columns to zero."""
+    """Set the ``edge`` outer rows and columns of (R, C, S, S) to zero."""
     rows, columns = _interior(x.shape[-2], edge, x), _interior(x.shape[-1], edge, x)
     return x.masked_fill(~(rows[:, None] & columns), 0)
 
 
 def halve_border(x: Tensor, edge: int) -> Tensor:
-    """Halve the ``edge`` outer rows, then the ``edge`` outer columns, then double the four corner cells.
+    """Halve the ``edge`` outer rows of (R, C, S, S), then as many columns, then double the four corner cells.
 
     So a corner block gets a quarter, but its outermost cell a half: the published rule. On a single row or
     column corners coincide; such a cell is doubled once.

@@ -43,16 +43,16 @@ class InclusiveBoxes(ContinuousBoxes):
     """
 
     def clip(self, boxes: Tensor, image_size: tuple[float, float]) -> Tensor:
-        """Clip the first and last pixels to 0 ... width - 1 and 0 ... height - 1."""
+        """Clip the first and last pixels of boxes (..., 4) to 0 ... width - 1 and 0 ... height - 1."""
         height, width = image_size
         return as_areas(clip_boxes(as_pixels(boxes), (height - 1, width - 1)))
 
     def rescale(self, boxes: Tensor, old_size: tuple[float, float], new_size: tuple[float, float]) -> Tensor:
-        """Scale the numbers of the first and last pixels by the ratio of the frames' sizes."""
+        """Scale the first and last pixels' numbers of boxes (..., 4) by the ratio of the frames' sizes."""
         return as_areas(rescale_boxes(as_pixels(boxes), old_size, new_size))
 
     def inside(self, boxes: Tensor, image_size: tuple[float, float], border: float = 0.0) -> Tensor:
-        """Return which boxes have all their pixels less than ``border`` pixels beyond the image."""
+        """Return which boxes (R, 4) have all pixels less than ``border`` beyond the image, (R,) bool."""
         return super().inside(as_pixels(boxes), image_size, border)
 
 

@@ -44,7 +44,7 @@ class HardNMS:
         self.iou_threshold = iou_threshold
 
     def __call__(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return kept rows and their scores; see the module's header."""
+        """Return kept rows (m,) and their scores (m,); see the module's header."""
         at_most = _TOGETHER_ON_CPU if boxes.is_cpu else _TOGETHER_ELSEWHERE
         # A trace would fix the classes that a loop meets.
         together = len(boxes) <= at_most or torch.jit.is_tracing()
@@ -135,7 +135,7 @@ class SoftNMS:
         self.min_score = min_score
 
     def __call__(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return kept rows and their final scores; see the module's header."""
+        """Return kept rows (m,) and their final scores (m,); see the module's header."""
         boxes, current = full_precision(boxes), full_precision(scores).clone()
         final = torch.full_like(current, -torch.inf)
         stays = current >= self.min_score
@@ -180,7 +180,7 @@ class SoftNMS:
 def suppress_best(
     nms: HardNMS | SoftNMS, boxes: Tensor, scores: Tensor, classes: Tensor, at_most: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the ``at_most`` best rows that ``nms`` keeps, and their final scores; see the module's header.
+    """Return the ``at_most`` best rows (m,) that ``nms`` keeps, and their final scores (m,); see the header.
 
     Suppresses among as few candidates as are needed: they can be ten thousands, where a threshold is low. No
     kind of suppression lets a candidate act on one that scores better in the end, so the best candidates can

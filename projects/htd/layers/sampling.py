@@ -38,7 +38,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 
 
 def within_reach(position: Tensor, size: int | Tensor) -> Tensor:
-    """Send positions more than a cell outside [0, size - 1] to -1.
+    """Send positions (...) more than a cell outside [0, size - 1] to -1.
 
     On a map that is zero outside they read 0 there, too, without a gradient, and huge numbers cannot
     overflow a cell's number.

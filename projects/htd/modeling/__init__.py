@@ -1,5 +1,5 @@
 """Models and their parts; importing it adds ours to Detectron2's registries."""
 
-from htd.modeling import backbones, cascade, dense, htc, htd, rcnn, rpn, tood, tsd
+from htd.modeling import backbones, cascade, dense, htc, htd, rcnn, rpn, salt, tood, tsd
 
-__all__ = ["backbones", "cascade", "dense", "htc", "htd", "rcnn", "rpn", "tood", "tsd"]
+__all__ = ["backbones", "cascade", "dense", "htc", "htd", "rcnn", "rpn", "salt", "tood", "tsd"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from htd.modeling.dense import Priors, TwoPhases
 from htd.modeling.dense.matched import Matched, match
 from htd.modeling.dense.supervision import at_least
 from tests.golden import arrays, published_weights, random_input, tensors, unpaired
-from tests.modeling.htc.reference import EXACT, Tolerance
+from tests.modeling.htc.reference import EXACT, Tolerance, model_config
 from tests.modeling.htd.test_modules import detections
 
 STRIDES = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
@@ -31,23 +31,22 @@ MISSING_SHARE = 0.01
 OUR_LOSSES = {
     "loss_cls": "loss_cls",
     "loss_bbox": "loss_box_reg",
+    "loss_bbox_init": "loss_box_reg_init",
     "loss_dfl": "loss_dfl",
     "loss_centerness": "loss_centerness",
 }
 
 
-def model_config(leaf: str):
-    """Return the model of a config, such as ``tood/tood_r50_fpn_1x``."""
-    return LazyConfig.load(f"configs/{leaf}.py").model
-
-
-def without_backbone(leaf: str, system: str, manifest: str, device) -> tuple[nn.Module, dict[str, str]]:
+def without_backbone(
+    leaf: str, system: str, manifest: str, device, extra_classes: int = 0
+) -> tuple[nn.Module, dict[str, str]]:
     """Return the detector of a config, all but its backbone, with the weights of a head's manifest.
 
     The second value has our name of each published one.
     """
     config = model_config(leaf)
     config.backbone = None
+    config.head.predictors.extra_classes = extra_classes
     model = instantiate(config)
     weights, report = convert(published_weights(system, manifest), model)
     model.load_state_dict(weights, strict=True)
@@ -118,7 +117,10 @@ def priced(model: nn.Module, train: Callable[[], object]) -> Priced:
     divisors = {term.name: at_least(norms[term.name], term.normalizer.least) for term in supervision.terms}
     levels = {}
     for term in supervision.terms:
-        sums = torch.stack([x.sum() for x in priors.split(term.loss(matched), dim=1)])
+        values = term.loss(matched)
+        # A row for each prior, or, of coarse boxes, for each cell.
+        sizes = [size * values.shape[1] // len(priors) for size in priors.level_sizes]
+        sums = torch.stack([x.sum() for x in values.split(sizes, dim=1)])
         levels[term.name] = term.weight * sums / divisors[term.name]
     return Priced(matched, norms, divisors, levels, losses)
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from torch import nn
 
@@ -52,6 +53,49 @@ def test_strides_of_maps_and_anchors(names, strides):
 def test_strides_of_fewer_anchors_than_maps():
     config = changed(ATSS, anchor_generator__strides=[8, 16], anchor_generator__sizes=[[64], [128]])
     assert "model.anchor_generator.strides are [8, 16]:" in refusal(config)
+
+
+@pytest.mark.parametrize("leaf", [RETINANET, TOOD])
+def test_channels_of_the_towers(leaf):
+    message = refusal(changed(leaf, head__towers__channels=24, head__predictors__channels=16))
+    assert message == (
+        "numbers of channels differ: the maps of model.backbone (out_channels) 16, "
+        "model.head.towers.channels 24, model.head.predictors.channels 16; give them all the same"
+    )
+
+
+@pytest.mark.parametrize("leaf", [GFL, TOOD])
+def test_channels_of_the_backbone(leaf):
+    message = refusal(changed(leaf, backbone__out_channels=32))
+    assert message.startswith("numbers of channels differ: the maps of model.backbone (out_channels) 32, ")
+
+
+def test_channels_of_maps_of_the_network_itself():
+    """Each of which has others."""
+    config = reduced_model(ATSS)
+    config.backbone = config.backbone.bottom_up
+    config.head_in_features = ["res3", "res4"]
+    config.anchor_generator.strides, config.anchor_generator.sizes = [8, 16], [[64], [128]]
+    config.head.predictors.num_levels = 2
+    assert "(out_channels) 64 or 128, model.head.towers.channels 16, " in refusal(config)
+
+
+class Narrowing(nn.Module):
+    """Towers that do not say what they take."""
+
+    def __init__(self, towers):
+        super().__init__()
+        self.towers, self.first = towers, nn.Conv2d(32, 16, 1)
+
+    def forward(self, x, level):
+        return self.towers(self.first(x), level)
+
+
+def test_towers_that_do_not_say_their_channels_may_take_any():
+    config = changed(GFL, backbone__out_channels=32)
+    config.head.towers = L(Narrowing)(towers=config.head.towers)
+    config.head.predictors.channels = 16
+    instantiate(config).eval()([{"image": torch.zeros(3, 128, 128)}])
 
 
 def test_maps_that_are_not_there():

@@ -17,6 +17,9 @@ LEAVES = {
     "gfl": "configs/baselines/gfl_r50_fpn_1x.py",
     "tood": "configs/tood/tood_r50_fpn_1x.py",
     "tood_anchor_based": "configs/tood/tood_r50_fpn_anchor_based_1x.py",
+    "tood_salt": "configs/salt/salt_tood_r50_fpn_1x.py",
+    "salt": "configs/salt/salt_r50_fpn_1x.py",
+    "retinanet_salt": "configs/salt/salt_retinanet_r50_fpn_1x.py",
 }
 # What an image without objects adds to the normalisers; to those of other losses nothing.
 EXTRA = {
@@ -26,6 +29,9 @@ EXTRA = {
     "gfl": {"loss_cls": 1},
     "tood": {},
     "tood_anchor_based": {},
+    "tood_salt": {},
+    "salt": {"loss_cls": 1},
+    "retinanet_salt": {"loss_cls": 1, "loss_box_reg": 1},
 }
 EXTREME = 1e4
 

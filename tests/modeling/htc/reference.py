@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from htd.checkpoint import convert
+from htd.modeling.cascade import Classified, RoIContext, RoIs
 from tests.golden import arrays, feature_maps, partners, published_weights
 from tests.modeling.htd.test_modules import detections, on
 
@@ -111,18 +113,38 @@ def unpacked(bits: torch.Tensor, width: int) -> torch.Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1)[..., :width].astype(bool))
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One stage of a cascade on its R RoIs: what its head gave for them."""
+
+    rois: RoIs
+    classified: Classified
+    deltas: torch.Tensor
+
+    def rows(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Return boxes (R, 4) of the RoIs with the index of their image (R, 5)."""
+        return torch.cat([self.rois.image_index[:, None].to(boxes.dtype), boxes], dim=1)
+
+
 @torch.no_grad()
-def run_stages(heads: nn.Module, context, boxes: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return logits (S, R, K + 1), deltas (S, R, B) and entering RoIs (S, R, 5) of all S stages."""
-    outputs, previous = [], None
+def passes_of(heads: nn.Module, context: RoIContext, boxes: Sequence[torch.Tensor]) -> list[Pass]:
+    """Return the passes of all stages, each on the boxes that the one before has refined."""
+    passes, previous = [], None
     for stage in heads.stages:
         rois = context.rois(boxes)
         previous = stage.head.classify(context, rois, previous)
         every = torch.arange(len(rois), device=rois.boxes.device)
         deltas = stage.head.regress(context, rois, previous, every)
-        entering = torch.cat([rois.image_index[:, None].to(rois.boxes.dtype), rois.boxes], dim=1)
-        outputs.append((previous.logits, deltas, entering))
+        passes.append(Pass(rois, previous, deltas))
         boxes = stage.refine(context, rois, previous, deltas)
+    return passes
+
+
+def run_stages(heads: nn.Module, context, boxes: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return logits (S, R, K + 1), deltas (S, R, B) and entering RoIs (S, R, 5) of all S stages."""
+    outputs = (
+        (p.classified.logits, p.deltas, p.rows(p.rois.boxes)) for p in passes_of(heads, context, boxes)
+    )
     return [torch.stack(each) for each in zip(*outputs, strict=True)]
 
 

@@ -6,7 +6,6 @@ from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.layers import clip_boxes
 from tests.configs.reduced import example, reduced_model
-from tests.modeling.htd.test_corner_cases import given_proposals
 from tests.reference.htd_second_stage import random_boxes
 
 HTC = "configs/htc/htc_r50_fpn_1x.py"
@@ -15,8 +14,20 @@ CASCADE_MASK_RCNN = "configs/baselines/cascade_mask_rcnn_r50_fpn_1x.py"
 MASK_RCNN = "configs/baselines/mask_rcnn_r50_fpn_1x.py"
 
 
+def given_proposals(counts, num_gt=0, size=(64, 96)):
+    """Images, maps, ``counts`` proposals an image, and targets for RoI heads alone."""
+    generator = torch.Generator().manual_seed(sum(counts))
+    maps = {
+        f"p{level}": torch.randn(len(counts), 16, size[0] >> level, size[1] >> level, generator=generator)
+        for level in range(2, 7)
+    }
+    proposals = [Instances(size, proposal_boxes=Boxes(random_boxes(generator, n, *size))) for n in counts]
+    targets = [example(num_gt, seed=i)["instances"] for i in range(len(counts))]
+    return ImageList(torch.zeros(len(counts), 3, *size), [size] * len(counts)), maps, proposals, targets
+
+
 def heads_inputs(counts, num_gt=2):
-    """Images, maps, proposals, targets with masks and semantic maps, ``counts`` proposals an image."""
+    """Like :func:`given_proposals`, with semantic maps."""
     sem_seg = torch.stack([example(num_gt, seed=i)["sem_seg"] for i in range(len(counts))])
     return *given_proposals(counts, num_gt), sem_seg
 
@@ -80,3 +91,33 @@ def seeded_losses(module, inputs, seed=0):
     losses = result if isinstance(result, dict) else result[1]
     sum(losses.values()).backward()
     return losses, {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+
+
+def assert_trains(module, inputs):
+    """Train one step; fail unless all losses and all gradients are there and finite. Return the losses."""
+    losses, _ = seeded_losses(module, inputs)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert not without_gradient(module)
+    return losses
+
+
+def detections_among(heads, counts):
+    """Return what RoI heads find among ``counts`` proposals an image: finite boxes, some where those are."""
+    with torch.no_grad():
+        found, losses = heads.eval()(*given_proposals(counts)[:3])
+    assert losses == {}
+    for detections, count in zip(found, counts, strict=True):
+        assert bool(len(detections)) == bool(count)
+        assert torch.isfinite(detections.pred_boxes.tensor).all()
+    return found
+
+
+def assert_trains_alike_in_half_precision(model, inputs, **tolerance):
+    """Fail unless bfloat16 gives nearly the losses of float32, as float32, and all gradients."""
+    losses, _ = seeded_losses(model, [inputs])
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = seeded_losses(model, [inputs])
+    for name, loss in losses.items():
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], loss, **tolerance)
+    assert not without_gradient(model)

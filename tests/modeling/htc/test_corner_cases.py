@@ -12,10 +12,12 @@ from tests.modeling.htc.small import (
     HTC,
     MASK_RCNN,
     WITHOUT_SEMANTIC,
+    assert_trains,
+    assert_trains_alike_in_half_precision,
     changed,
+    detections_among,
     heads_inputs,
     seeded_losses,
-    without_gradient,
 )
 
 LEAVES = [HTC, WITHOUT_SEMANTIC, CASCADE_MASK_RCNN, MASK_RCNN]
@@ -30,14 +32,6 @@ def model(request):
 @pytest.fixture(scope="module")
 def htc():
     return build(HTC)
-
-
-def assert_trains(module, inputs):
-    """Train one step; fail unless all losses and all gradients are there and finite. Return the losses."""
-    losses, _ = seeded_losses(module, inputs)
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    assert not without_gradient(module)
-    return losses
 
 
 @pytest.mark.parametrize("num_gt", [0, 1])
@@ -65,13 +59,8 @@ def test_images_without_objects(model, objects):
 
 @pytest.mark.parametrize("counts", [(0,), (0, 3), (3, 0, 1)])
 def test_detection_from_few_proposals(model, counts):
-    images, maps, proposals, _, _ = heads_inputs(counts)
     model.roi_heads.selection.score_threshold = 0.0
-    with torch.no_grad():
-        found, losses = model.roi_heads.eval()(images, maps, proposals)
-    assert losses == {}
-    for detections, count in zip(found, counts, strict=True):
-        assert bool(len(detections)) == bool(count)
+    for detections in detections_among(model.roi_heads, counts):
         assert detections.pred_masks.shape == (len(detections), 1, 28, 28)
         assert detections.pred_masks.dtype == torch.float32
 
@@ -136,14 +125,8 @@ def test_images_without_objects_need_no_masks():
 @pytest.mark.parametrize("leaf", [HTC, MASK_RCNN])
 def test_half_precision_gives_nearly_the_same(leaf):
     model, inputs = build(leaf), [example(3), example(1, seed=1)]
-    losses, _ = seeded_losses(model, [inputs])
-    with torch.autocast("cpu", torch.bfloat16):
-        found, _ = seeded_losses(model, [inputs])
-    for name, loss in losses.items():
-        assert found[name].dtype == torch.float32
-        # bfloat16 rounds by up to 0.4 %.
-        torch.testing.assert_close(found[name], loss, atol=1e-4, rtol=0.01)
-    assert not without_gradient(model)
+    # bfloat16 rounds by up to 0.4 %.
+    assert_trains_alike_in_half_precision(model, inputs, atol=1e-4, rtol=0.01)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         masks = model.eval()(inputs)[0]["instances"].pred_masks
     assert len(masks) and masks.any()

@@ -24,7 +24,7 @@ from htd.modeling.htd import (
     ReplaceBorderFusion,
 )
 from tests.configs.reduced import example, reduced_model
-from tests.modeling.htd.test_corner_cases import given_proposals
+from tests.modeling.htc.small import given_proposals
 
 LEAF = "configs/htd/htd_r50_fpn_1x.py"
 SEPARATE = L(FCRegression)(

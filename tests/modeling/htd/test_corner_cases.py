@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Boxes, Instances
 
 from htd.modeling.cascade import RoILabeler
 from tests.configs.reduced import build, example
-from tests.reference.htd_second_stage import random_boxes
+from tests.modeling.htc.small import assert_trains, detections_among, given_proposals
 
 LEAF = "configs/htd/htd_r50_fpn_1x.py"
 SIZE = (64, 96)
@@ -17,40 +17,17 @@ def model():
     return build(LEAF)
 
 
-def given_proposals(counts, num_gt=0):
-    """Images, maps, proposals and targets for RoI heads alone."""
-    generator = torch.Generator().manual_seed(sum(counts))
-    maps = {
-        f"p{level}": torch.randn(len(counts), 16, 64 >> level, 96 >> level, generator=generator)
-        for level in range(2, 7)
-    }
-    proposals = [Instances(SIZE, proposal_boxes=Boxes(random_boxes(generator, n, *SIZE))) for n in counts]
-    targets = [example(num_gt, seed=i)["instances"] for i in range(len(counts))]
-    return ImageList(torch.zeros(len(counts), 3, *SIZE), [SIZE] * len(counts)), maps, proposals, targets
-
-
 @pytest.mark.parametrize("counts", [(0,), (0, 0), (0, 3), (1,), (3, 0, 1)])
 def test_detection_from_few_proposals(model, counts):
-    images, maps, proposals, _ = given_proposals(counts)
     model.roi_heads.selection.score_threshold = 0.0
-    with torch.no_grad():
-        found, losses = model.roi_heads.eval()(images, maps, proposals)
-    assert losses == {}
-    for detections, count in zip(found, counts, strict=True):
-        assert bool(len(detections)) == bool(count)
-        assert torch.isfinite(detections.pred_boxes.tensor).all()
+    detections_among(model.roi_heads, counts)
 
 
 @pytest.mark.parametrize("num_gt", [0, 1])
 @pytest.mark.parametrize("counts", [(0,), (0, 0), (0, 3), (1,), (3, 0, 1)])
 def test_training_from_few_proposals(model, counts, num_gt):
-    heads = model.roi_heads.train()
-    heads.zero_grad(set_to_none=True)
-    _, losses = heads(*given_proposals(counts, num_gt))
-    assert all(torch.isfinite(loss) for loss in losses.values())
+    losses = assert_trains(model.roi_heads, given_proposals(counts, num_gt))
     assert (losses["loss_box_reg_stage1"] == 0) == (num_gt == 0)
-    sum(losses.values()).backward()
-    assert not [n for n, p in heads.named_parameters() if p.grad is None]
 
 
 def test_one_roi_gives_what_it_gives_among_others_of_other_levels(model):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,12 +10,12 @@ from detectron2.config import instantiate
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from htd.modeling.cascade import Classified, RoIContext, RoIs
-from tests.golden import arrays, inclusive, published_weights, unpaired
-from tests.modeling.htc.reference import EXACT, Tolerance, gradient_norm
-from tests.modeling.tsd.small import HEAD_LOSSES, load, model_config
+from tests.golden import arrays, inclusive, published_weights, tensors, unpaired
+from tests.modeling.htc.reference import EXACT, Pass, Tolerance, gradient_norm, passes_of
+from tests.modeling.htd.test_modules import on
+from tests.modeling.tsd.small import HEAD_LOSSES, images, load, maps, model_config, proposals
 
-__all__ = ["EXACT", "Tolerance", "gradient_norm"]
+__all__ = ["EXACT", "Tolerance", "gradient_norm", "passes_of"]
 
 # Pixels, except for scores.
 BOXES = Tolerance(absolute=0.02)
@@ -39,33 +38,9 @@ OUR_LOSSES = {
 EVERY = 8192
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One stage of a cascade on its RoIs: what its head gave for them."""
-
-    rois: RoIs
-    classified: Classified
-    deltas: Tensor
-
-    @property
-    def shifted(self) -> Tensor:
-        """The boxes (R, 5) that the deltas refer to, in published form: image, first and last pixels."""
-        image = self.rois.image_index[:, None].to(self.rois.boxes.dtype)
-        return torch.cat([image, inclusive(self.classified.boxes)], dim=1)
-
-
-@torch.no_grad()
-def run_stages(heads: nn.Module, context: RoIContext, boxes: Sequence[Tensor]) -> list[Pass]:
-    """Return the passes of all stages, each on the boxes that the one before has refined."""
-    passes, previous = [], None
-    for stage in heads.stages:
-        rois = context.rois(boxes)
-        previous = stage.head.classify(context, rois, previous)
-        every = torch.arange(len(rois), device=rois.boxes.device)
-        deltas = stage.head.regress(context, rois, previous, every)
-        passes.append(Pass(rois, previous, deltas))
-        boxes = stage.refine(context, rois, previous, deltas)
-    return passes
+def shifted(found: Pass) -> Tensor:
+    """Return what the deltas of a pass refer to (R, 5), in published form: image, first and last pixels."""
+    return found.rows(inclusive(found.classified.boxes))
 
 
 def check_detections(
@@ -127,6 +102,20 @@ def trainable(
     return heads, by_published_name(heads, names, "roi_heads.")
 
 
+def train_once(
+    heads: nn.Module, name: str, size: tuple[int, int], truth: Sequence[Instances], device
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Run one step of RoI heads on the proposals of a case; return maps and losses, with gradients."""
+    case, count = tensors("tsd", name), len(truth)
+    features = on(device, maps(name, f"{name}.train", count, size))
+    features = {level: x.requires_grad_() for level, x in features.items()}
+    given = proposals(size, *(case[f"in{i}_proposals"] for i in range(count)))
+    given, truth = ([x.to(device) for x in each] for each in (given, truth))
+    _, losses = heads(images(size, count), features, given, truth)
+    sum(losses.values()).backward()
+    return features, losses
+
+
 def by_published_name(model: nn.Module, names: Mapping[str, str], prefix: str = "") -> dict[str, Tensor]:
     """Return the parameters of a model, or of the part of one that ``prefix`` names, by published name."""
     published = {ours: theirs for theirs, ours in names.items()}
@@ -161,7 +150,7 @@ def check_losses(case: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> No
     LOSSES.check(sum(losses.values()), case["loss:total"])
 
 
-def check_gradients(name: str, tensors: Mapping[str, Tensor]) -> None:
+def check_gradients(name: str, found: Mapping[str, Tensor]) -> None:
     """Compare the norms of the gradients of tensors, by published name, with all those of a case.
 
     The rows that conversion leaves out, those of the background's box and mask, are read by no loss: the
@@ -169,8 +158,8 @@ def check_gradients(name: str, tensors: Mapping[str, Tensor]) -> None:
     """
     case = arrays("tsd", name)
     published = [str(key) for key in case["names"]]
-    assert set(published) == set(tensors)
-    GRADIENTS.check([gradient_norm(tensors[key]) for key in published], case["grad_norm"])
+    assert set(published) == set(found)
+    GRADIENTS.check([gradient_norm(found[key]) for key in published], case["grad_norm"])
 
 
 def features_by_name(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,21 +5,20 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from tests.configs.reduced import build, example
-from tests.modeling.htc.small import changed, heads_inputs, seeded_losses, without_gradient
+from tests.modeling.htc.small import (
+    assert_trains,
+    assert_trains_alike_in_half_precision,
+    changed,
+    detections_among,
+    heads_inputs,
+    seeded_losses,
+)
 from tests.modeling.tsd.leaves import CASCADE, CONTINUOUS, FASTER, MASK
 
 
 @pytest.fixture(scope="module", params=[FASTER, CASCADE, MASK])
 def model(request):
     return build(request.param)
-
-
-def assert_trains(module, inputs):
-    """Train one step; fail unless all losses and all gradients are there and finite. Return the losses."""
-    losses, _ = seeded_losses(module, inputs)
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    assert not without_gradient(module)
-    return losses
 
 
 @pytest.mark.parametrize("num_gt", [0, 1])
@@ -45,13 +44,7 @@ def test_background_alone_is_no_concern_of_the_margins(model):
 
 @pytest.mark.parametrize("counts", [(0,), (0, 3), (3, 0, 1)])
 def test_detection_from_few_proposals(model, counts):
-    images, maps, proposals, *_ = heads_inputs(counts)
-    with torch.no_grad():
-        found, losses = model.roi_heads.eval()(images, maps, proposals)
-    assert losses == {}
-    for detections, count in zip(found, counts, strict=True):
-        assert bool(len(detections)) == bool(count)
-        assert torch.isfinite(detections.pred_boxes.tensor).all()
+    detections_among(model.roi_heads, counts)
 
 
 @pytest.mark.parametrize("leaf", [CASCADE, "configs/baselines/cascade_rcnn_r50_fpn_1x.py"])
@@ -140,14 +133,8 @@ def test_offsets_that_leave_the_image(leaf, far):
 @pytest.mark.parametrize("leaf", [FASTER, CASCADE, MASK])
 def test_half_precision_gives_nearly_the_same(leaf):
     model, inputs = build(leaf), [example(3), example(1, seed=1)]
-    losses, _ = seeded_losses(model, [inputs])
-    with torch.autocast("cpu", torch.bfloat16):
-        found, _ = seeded_losses(model, [inputs])
-    for name, loss in losses.items():
-        assert found[name].dtype == torch.float32
-        # bfloat16 rounds by up to 0.4 %; which RoIs are sampled may change.
-        torch.testing.assert_close(found[name], loss, atol=0.02, rtol=0.05)
-    assert not without_gradient(model)
+    # bfloat16 rounds by up to 0.4 %; which RoIs are sampled may change.
+    assert_trains_alike_in_half_precision(model, inputs, atol=0.02, rtol=0.05)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = model.eval()(inputs)[0]["instances"]
     assert len(found) and torch.isfinite(found.pred_boxes.tensor).all()

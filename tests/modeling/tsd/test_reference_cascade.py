@@ -18,10 +18,12 @@ from tests.modeling.tsd.reference import (
     check_losses,
     check_samples,
     features_by_name,
-    run_stages,
+    passes_of,
+    shifted,
+    train_once,
     trainable,
 )
-from tests.modeling.tsd.small import background_last, images, maps, proposals, roi_heads, targets
+from tests.modeling.tsd.small import background_last, maps, proposals, roi_heads, targets
 
 # Name of the case -> size of the images, scale of the images.
 CASES = {"cascade_small": ((352, 416), 1.6), "cascade_mixed": ((320, 352), 1.25)}
@@ -41,7 +43,7 @@ class Evaluation:
         features = on(device, maps(name, f"{name}.eval", 1, size))
         with torch.no_grad():
             context, _ = self.heads.make_context([size], features)
-            self.passes = run_stages(self.heads, context, [p.proposal_boxes.tensor for p in given])
+            self.passes = passes_of(self.heads, context, [p.proposal_boxes.tensor for p in given])
             (self.found,) = self.heads.predict(context, given)
 
 
@@ -54,17 +56,8 @@ class Training:
         heads, self.parameters = trainable(name, device, LOSS_WEIGHTS)
         for stage in heads.stages:
             stage.sampler = Recorder(stage.sampler)
-        features = on(device, maps(name, f"{name}.train", NUM_IMAGES, size))
-        self.features = {level: x.requires_grad_() for level, x in features.items()}
-        given = proposals(size, *(self.case[f"in{i}_proposals"] for i in range(NUM_IMAGES)))
         truth = targets(self.case, size, NUM_IMAGES)
-        _, self.losses = heads(
-            images(size, NUM_IMAGES),
-            self.features,
-            [p.to(device) for p in given],
-            [t.to(device) for t in truth],
-        )
-        sum(self.losses.values()).backward()
+        self.features, self.losses = train_once(heads, name, size, truth, device)
         self.samples = [stage.sampler.results[0] for stage in heads.stages]
 
 
@@ -81,7 +74,7 @@ def training(request, device):
 @pytest.mark.parametrize("stage", [0, 1])
 def test_refinement(evaluation, stage):
     case, found, after = evaluation.case, *evaluation.passes[stage : stage + 2]
-    BOXES.check(found.shifted, case[f"stage{stage}_shifted_rois"])
+    BOXES.check(shifted(found), case[f"stage{stage}_shifted_rois"])
     # The background is label 0 there, the last class here.
     EXACT.check((found.classified.logits.argmax(dim=1) + 1) % (NUM_CLASSES + 1), case[f"stage{stage}_label"])
     wanted = background_last(case[f"stage{stage}_bbox_pred"], 4)
@@ -103,7 +96,7 @@ def test_some_rois_are_refined_by_the_box_of_the_background(evaluation):
 
 def test_last_stage(evaluation):
     case, passes = evaluation.case, evaluation.passes
-    CASCADE_BOXES.check(passes[-1].shifted, case["final_rois"])
+    CASCADE_BOXES.check(shifted(passes[-1]), case["final_rois"])
     mean = sum(each.classified.logits for each in passes) / len(passes)
     LOGITS.check(mean, background_last(case["final_logits"]))
     wanted = background_last(case["final_bbox_pred"], 4)

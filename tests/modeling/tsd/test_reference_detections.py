@@ -9,7 +9,7 @@ from htd.layers import HardNMS, SoftNMS
 from htd.modeling.cascade import DetectionSelector
 from tests.golden import inclusive, tensors
 from tests.modeling.htd.test_modules import on
-from tests.modeling.tsd.reference import BOXES, SCORES, check_detections, run_stages
+from tests.modeling.tsd.reference import BOXES, SCORES, check_detections, passes_of, shifted
 from tests.modeling.tsd.small import background_last, images, maps, proposals, roi_heads
 
 # Name of the case -> its maps, size of the image, scale of the image.
@@ -40,7 +40,7 @@ class Predicted:
         features = on(device, maps(name, maps_name, 1, size))
         with torch.no_grad():
             self.context, _ = self.heads.make_context(images(size, 1).image_sizes, features)
-            (self.stage,) = run_stages(self.heads, self.context, [p.proposal_boxes.tensor for p in given])
+            (self.stage,) = passes_of(self.heads, self.context, [p.proposal_boxes.tensor for p in given])
             (self.found,) = self.heads.predict(self.context, given)
 
 
@@ -50,7 +50,7 @@ def predicted(request, device):
 
 
 def test_shifted_boxes(predicted):
-    BOXES.check(predicted.stage.shifted, predicted.case["refined_rois"])
+    BOXES.check(shifted(predicted.stage), predicted.case["refined_rois"])
 
 
 def test_boxes_and_scores_of_all_rois(predicted):

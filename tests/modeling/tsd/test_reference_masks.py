@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2.structures import BitMasks
 
-from htd.modeling.cascade import GroundTruth
 from tests.golden import extents, tensors
 from tests.modeling.htc.reference import Recorder
 from tests.modeling.htd.test_modules import on
@@ -20,11 +19,13 @@ from tests.modeling.tsd.reference import (
     check_masks,
     check_samples,
     features_by_name,
-    run_stages,
+    passes_of,
+    shifted,
+    train_once,
     trainable,
     unpacked_masks,
 )
-from tests.modeling.tsd.small import background_last, images, maps, proposals, roi_heads, targets
+from tests.modeling.tsd.small import background_last, maps, proposals, roi_heads, targets
 
 NAME, SIZE, SCALE = "mask_small", (288, 352), 1.6
 NUM_CLASSES, NUM_IMAGES = 8, 2
@@ -67,8 +68,8 @@ def with_masks(heads, context, predictions):
 
 
 def test_stage(case, heads, context, given):
-    (found,) = run_stages(heads, context, [p.proposal_boxes.tensor for p in given])
-    CASCADE_BOXES.check(found.shifted, case["final_rois"])
+    (found,) = passes_of(heads, context, [p.proposal_boxes.tensor for p in given])
+    CASCADE_BOXES.check(shifted(found), case["final_rois"])
     LOGITS.check(found.classified.logits, background_last(case["final_logits"]))
     wanted = case["final_bbox_pred"]
     LOGITS.check(found.deltas[: len(wanted)], wanted[:, 4:])
@@ -102,17 +103,10 @@ class Training:
         heads, self.parameters = trainable(NAME, device)
         stage, branch = heads.stages[0], heads.mask_branch
         stage.sampler, branch.targets = Recorder(stage.sampler), Recorder(branch.targets)
-        features = on(device, maps(NAME, f"{NAME}.train", NUM_IMAGES, SIZE))
-        self.features = {level: x.requires_grad_() for level, x in features.items()}
-        given = proposals(SIZE, *(case[f"in{i}_proposals"] for i in range(NUM_IMAGES)))
         truth = targets(case, SIZE, NUM_IMAGES)
         for i, target in enumerate(truth):
             target.gt_masks = BitMasks(unpacked_masks(case, f"in{i}_gt_masks"))
-        truth = GroundTruth([t.to(device) for t in truth])
-        _, self.losses = heads(
-            images(SIZE, NUM_IMAGES), self.features, [p.to(device) for p in given], truth.instances
-        )
-        sum(self.losses.values()).backward()
+        self.features, self.losses = train_once(heads, NAME, SIZE, truth, device)
         (self.samples,), (self.mask_targets,) = stage.sampler.results, branch.targets.results
 
 

@@ -141,7 +141,7 @@ class FCStack(nn.ModuleList):
 
 
 class SharedFCHead(nn.Module):
-    """Fully connected layers shared by classification and regression (Faster R-CNN, FPN).
+    """Fully connected layers that both tasks share (Feature Pyramid Networks, section 4.2).
 
     Args:
         features: gives RoI features (R, C, S, S), see :mod:`htd.modeling.cascade.pooling`.

@@ -20,7 +20,7 @@ from htd.modeling.cascade.mask_targets import check_masks
 
 
 class LegacyMaskTargets:
-    """Cuts the object's bitmap at whole pixels and resizes it with OpenCV, which leaves zeros and ones."""
+    """Cuts the object's bitmap at whole pixels and resizes it with OpenCV (published TSD); zeros and ones."""
 
     def __call__(self, targets: Sequence[Instances], rois: Sequence[Instances], size: int) -> Tensor:
         """Return the targets (P, M, M) bool of all RoIs; arguments and errors as in `mask_targets`."""

@@ -136,7 +136,7 @@ class StagedROIHeads(nn.Module):
         features: Mapping[str, Tensor],
         truth: GroundTruth | None = None,
     ) -> tuple[RoIContext, dict[str, Tensor]]:
-        """Compute what the stages share, and its losses if there is ground truth."""
+        """Compute what the stages share from maps (N, C, H_l, W_l), and its losses if there is truth."""
         shared, losses = {}, {}
         for name, part in self.context.items():
             shared[name], part_losses = part(features, truth)

@@ -25,6 +25,7 @@ from htd.modeling.dense.phases import TwoPhases
 from htd.modeling.dense.postprocessing import RescaleFirst, SuppressFirst
 from htd.modeling.dense.predictions import DensePredictions
 from htd.modeling.dense.priors import Priors
+from htd.modeling.dense.quality import QualityPredictors
 from htd.modeling.dense.regression import ExpOfScaled, Scaled, ScaledExp, Unscaled
 from htd.modeling.dense.supervision import LossTerm, Supervision
 from htd.modeling.dense.towers import TaskFeatures, TwinTowers
@@ -61,6 +62,7 @@ __all__ = [
     "Predictors",
     "Priors",
     "QualityFocalLoss",
+    "QualityPredictors",
     "RescaleFirst",
     "Scaled",
     "ScaledExp",

@@ -62,7 +62,7 @@ class OneStageDetector(nn.Module):
         input_format: str = "RGB",
     ):
         super().__init__()
-        check_parts(backbone, head_in_features, head, anchor_generator, decoder, supervision)
+        check_parts(backbone, head_in_features, head, anchor_generator, decoder, supervision, postprocessing)
         check_pixels(pixel_mean, pixel_std)
         self.backbone = backbone
         self.head_in_features = list(head_in_features)
@@ -114,7 +114,7 @@ class OneStageDetector(nn.Module):
         predictions: DensePredictions,
         gt_instances: Sequence[Instances],
     ) -> dict[str, Tensor]:
-        """Return the losses of predictions at maps ``features``, see the supervision."""
+        """Return the losses, scalars, of predictions at maps (N, C, H_l, W_l); see the supervision."""
         priors = self.priors(features)
         boxes = self.decoder(predictions.regression, priors)
         return self.supervision(priors, predictions, boxes, gt_instances)
@@ -142,12 +142,12 @@ class OneStageDetector(nn.Module):
         return self.forward_inference(images, features, self.head(features))
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise, pad and batch the images."""
+        """Normalise, pad and batch the images, to (N, 3, H, W)."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
     def priors(self, features: Sequence[Tensor]) -> Priors:
-        """Return the priors of the head's maps."""
+        """Return the priors of the head's maps (N, C, H_l, W_l)."""
         return Priors.of(self.anchor_generator(list(features)), features, self.anchor_generator.strides)
 
     def _features(self, images: ImageList) -> list[Tensor]:

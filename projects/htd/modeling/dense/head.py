@@ -33,9 +33,12 @@ class Predictors(nn.Module):
         centerness_from: which of the task features centerness is predicted from, "classification" or
             "regression"; None: it is not.
         prior_probability: class probability that the biases start with, between 0 and 1.
+        extra_classes: E, outputs of the classifier beyond the classes. No object has such a class, so they
+            learn to be 0; some published networks have one. The post-processing has to drop them.
 
     Attributes:
-        regression_dim: D of what a call returns.
+        channels, regression_dim: C, and D of what a call returns.
+        class_outputs, extra_classes: K + E, and E.
 
     Raises:
         UserError: a value that is none of these, or a ``box_rule`` without the scalars that it needs.
@@ -52,6 +55,7 @@ class Predictors(nn.Module):
         box_rule: BoxRule,
         centerness_from: str | None = None,
         prior_probability: float = 0.01,
+        extra_classes: int = 0,
     ):
         super().__init__()
         if centerness_from not in (None, "classification", "regression"):
@@ -61,9 +65,13 @@ class Predictors(nn.Module):
             )
         check_whole("model.head.predictors.num_anchors", num_anchors, 1)
         check_whole("model.head.predictors.box_dim", box_dim, 1)
+        check_whole("model.head.predictors.extra_classes", extra_classes, 0)
         _check_scalars(num_levels, box_rule)
         _check_probability(prior_probability)
-        self.cls_score = nn.Conv2d(channels, num_anchors * num_classes, 3, padding=1)
+        self.channels = channels
+        self.class_outputs = num_classes + extra_classes
+        self.extra_classes = extra_classes
+        self.cls_score = nn.Conv2d(channels, num_anchors * self.class_outputs, 3, padding=1)
         self.bbox_pred = nn.Conv2d(channels, num_anchors * box_dim, 3, padding=1)
         self.centerness = nn.Conv2d(channels, num_anchors, 3, padding=1) if centerness_from else None
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(num_levels))
@@ -77,7 +85,7 @@ class Predictors(nn.Module):
         nn.init.constant_(self.cls_score.bias, logit(prior_probability))
 
     def forward(self, features: TaskFeatures, level: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return logits (N, A * K, H, W), boxes (N, A * D, H, W), centerness logits (N, A, H, W) or None."""
+        """Return logits (N, A * (K + E), H, W), boxes (N, A * D, H, W), centerness (N, A, H, W) or None."""
         centerness = None
         if self.centerness is not None:
             centerness = self.centerness(getattr(features, self.centerness_from))
@@ -109,13 +117,16 @@ class DenseHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> DensePredictions:
         """Return the predictions for L maps (N, C, H_l, W_l), finest first."""
-        levels = [self.predictors(self.towers(x, level), level) for level, x in enumerate(features)]
+        towers = [self.towers(x, level) for level, x in enumerate(features)]
+        levels = [self.predictors(of_tasks, level) for level, of_tasks in enumerate(towers)]
         per_cell = self.predictors.num_anchors
         logits, boxes, centerness = zip(*levels, strict=True)
+        coarse = [of_tasks.coarse for of_tasks in towers]
         return DensePredictions(
             logits=flattened(logits, per_cell),
             regression=flattened(boxes, per_cell),
             centerness=None if centerness[0] is None else flattened(centerness, per_cell).squeeze(-1),
+            coarse=None if coarse[0] is None else flattened(coarse, 1),
         )
 
 

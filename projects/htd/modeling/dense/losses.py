@@ -1,7 +1,8 @@
 """The losses of dense detectors, a value for each prior.
 
 Each is called with the matched priors of a batch and returns (N, P) in float32 or better, to be summed; it is
-0, and gives no gradient, wherever it does not apply.
+0, and gives no gradient, wherever it does not apply. A loss of what not every head predicts has the attribute
+``reads``, the name of that field of the predictions.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class IoULoss:
 
 
 class DeltaLoss:
-    """Smooth L1 of deltas, for regressions that are deltas from anchors.
+    """Smooth L1 of deltas from anchors (Focal Loss for Dense Object Detection, section 4.1).
 
     Args:
         transform: codes boxes as deltas.
@@ -155,6 +156,8 @@ class CenternessLoss:
     Args:
         target: the true centerness, see :mod:`htd.modeling.dense.weighting`.
     """
+
+    reads = "centerness"
 
     def __init__(self, *, target: Weighting):
         self.target = target

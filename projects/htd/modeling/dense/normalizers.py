@@ -42,7 +42,7 @@ class PositiveCount:
         self.least = least
 
     def __call__(self, matched: Matched) -> Tensor:
-        """Return the count, float."""
+        """Return the count, a scalar."""
         counts = matched.positive.sum(dim=1).clamp(min=self.least_each_image) + self.extra_each_image
         return counts.sum().to(matched.metric.dtype)
 
@@ -60,5 +60,5 @@ class WeightSum:
         self.least = least
 
     def __call__(self, matched: Matched) -> Tensor:
-        """Return the sum, float."""
+        """Return the sum, a scalar."""
         return (self.weighting(matched) * matched.positive).sum()

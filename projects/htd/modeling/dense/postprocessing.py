@@ -31,6 +31,8 @@ class DensePostProcessing:
         selection: which pairs of a prior and a class are candidates.
         nms: suppresses among the candidates of a class.
         max_detections: the best that are kept of an image.
+        num_classes: K without classes that only the head has; detections of those are dropped last, when they
+            have taken a place among the ``max_detections``. None: the head has no such classes.
 
     Raises:
         UserError: ``max_detections`` is no whole number from 1 on.
@@ -42,8 +44,10 @@ class DensePostProcessing:
         selection: PairSelection | LocationSelection,
         nms: HardNMS | SoftNMS,
         max_detections: int = 100,
+        num_classes: int | None = None,
     ):
         check_whole("model.postprocessing.max_detections", max_detections, 1)
+        self.num_classes = num_classes
         self.selection = selection
         self.nms = nms
         self.max_detections = max_detections
@@ -87,12 +91,13 @@ class DensePostProcessing:
         """Return the best that the suppression leaves, in the frame of the candidates."""
         boxes, scores, classes = candidates.boxes, candidates.scores, candidates.classes
         keep, kept_scores = suppress_best(self.nms, boxes, scores, classes, self.max_detections)
-        return Instances(
+        best = Instances(
             candidates.image_size,
             pred_boxes=Boxes(boxes[keep]),
             scores=kept_scores,
             pred_classes=classes[keep],
         )
+        return best if self.num_classes is None else best[best.pred_classes < self.num_classes]
 
 
 class SuppressFirst(DensePostProcessing):
@@ -114,7 +119,7 @@ class RescaleFirst(DensePostProcessing):
     Args:
         selection: which pairs of a prior and a class are candidates.
         nms: suppresses among the candidates of a class.
-        max_detections: the best that are kept of an image.
+        max_detections, num_classes: see :class:`DensePostProcessing`.
         clip: clip candidates to the resized input before anything else (ATSS, GFL, RetinaNet, FCOS, and the
             authors' own TOOD), or never (TOOD).
         min_box_size: candidates have to be wider and higher, in pixels of the output frame; None keeps all.
@@ -129,10 +134,11 @@ class RescaleFirst(DensePostProcessing):
         selection: PairSelection | LocationSelection,
         nms: HardNMS | SoftNMS,
         max_detections: int = 100,
+        num_classes: int | None = None,
         clip: bool,
         min_box_size: float | None,
     ):
-        super().__init__(selection=selection, nms=nms, max_detections=max_detections)
+        super().__init__(selection=selection, nms=nms, max_detections=max_detections, num_classes=num_classes)
         self.clip = clip
         self.min_box_size = -torch.inf if min_box_size is None else min_box_size
 

@@ -23,11 +23,14 @@ class DensePredictions:
         logits: (N, P, K); their sigmoid is the probability of a class.
         regression: (N, P, D), what the model's decoder turns into boxes.
         centerness: (N, P) logits, or None where a head has no such branch.
+        coarse: (N, P / A, 4), a row for each cell: distances of the sides of a first box from the cell's
+            point, left, top, right, bottom, in cells; None where towers predict none.
     """
 
     logits: Tensor
     regression: Tensor
     centerness: Tensor | None = None
+    coarse: Tensor | None = None
 
 
 def flattened(maps: Sequence[Tensor], per_cell: int) -> Tensor:

@@ -62,7 +62,7 @@ class Priors:
         return torch.cat([self.boxes.new_full((size,), stride) for stride, size in sizes])
 
     def split(self, values: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-        """Split what has a row for each prior into the L levels."""
+        """Split values with P rows along ``dim``, one a prior, into those of the L levels."""
         return values.split(self.level_sizes, dim)
 
     def valid(self, image_size: tuple[int, int], pad_divisor: int) -> Tensor:

@@ -33,7 +33,7 @@ class Unscaled:
     scales = False
 
     def __call__(self, x: Tensor, scale: Tensor | None) -> Tensor:
-        """Return x."""
+        """Return x (N, D, H, W)."""
         return x
 
 
@@ -43,7 +43,7 @@ class Scaled:
     scales = True
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Return scale * x."""
+        """Return scale * x (N, D, H, W)."""
         return scale * x
 
 
@@ -60,7 +60,7 @@ class ExpOfScaled:
         self.largest = largest
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Return exp(scale * x)."""
+        """Return exp(scale * x) (N, D, H, W), in pixels."""
         return bounded_exp(scale * x, self.largest)
 
 
@@ -80,5 +80,5 @@ class ScaledExp:
         self.largest = largest
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Return abs(scale) * exp(x)."""
+        """Return abs(scale) * exp(x) (N, D, H, W), in cells."""
         return scale.abs() * bounded_exp(x, self.largest)

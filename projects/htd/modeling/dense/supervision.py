@@ -107,7 +107,7 @@ class Supervision(nn.Module):
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """Return the mean of values over all processes."""
+    """Return the mean of values (...) over all processes."""
     if comm.get_world_size() > 1:
         values = values.clone()
         dist.all_reduce(values)
@@ -116,5 +116,5 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 def at_least(norm: Tensor, least: float) -> Tensor:
-    """Return a normaliser that is at least ``least``; with 0 for it, next to nothing becomes one."""
+    """Return a normaliser (scalar) of at least ``least``; with 0 for it, next to nothing becomes one."""
     return norm.clamp(min=least) if least else torch.where(norm > NOTHING, norm, 1)

@@ -18,10 +18,10 @@ Weighting = Callable[[Matched], Tensor]
 
 
 class AssignedMetric:
-    """What the assigner says: 1, or the alignment that it has graded a prior with."""
+    """What the assigner says: 1, or the alignment that it has graded a prior with (TOOD, section 3.2)."""
 
     def __call__(self, matched: Matched) -> Tensor:
-        """Return the assigner's metric."""
+        """Return the assigner's metric (N, P)."""
         return matched.metric
 
 
@@ -29,7 +29,7 @@ class Centerness:
     """How central a prior lies in its object (FCOS, equation 3)."""
 
     def __call__(self, matched: Matched) -> Tensor:
-        """Return values in [0, 1]."""
+        """Return values (N, P) in [0, 1]."""
         return centerness(matched.priors.centers, matched.gt_boxes)
 
 
@@ -37,7 +37,7 @@ class PredictedIoU:
     """IoU of the predicted box with the object (Generalized Focal Loss, section 3.1)."""
 
     def __call__(self, matched: Matched) -> Tensor:
-        """Return values in [0, 1]."""
+        """Return values (N, P) in [0, 1]."""
         with torch.no_grad():
             return paired_iou(matched.pred_boxes, matched.gt_boxes)
 
@@ -49,5 +49,5 @@ class BestScore:
     """
 
     def __call__(self, matched: Matched) -> Tensor:
-        """Return values in [0, 1]."""
+        """Return values (N, P) in [0, 1]."""
         return matched.predictions.logits.detach().amax(dim=-1).sigmoid()

@@ -72,6 +72,7 @@ class FusedSemanticHead(nn.Module):
         self.in_features = list(in_features)
         self.fused_feature = fused_feature
         self.stride = stride
+        self.has_background = background
         self.num_labels = num_semantic_classes + background
         self.ignore_value = ignore_value
         self.loss_weight = loss_weight

@@ -64,7 +64,7 @@ class BorderTerm(nn.Module):
 
 
 class BorderAwareFeatures(nn.Module):
-    """Sum of terms, each a function of the levels' features.
+    """Sum of terms, each a function of the levels' features (HTD, BA).
 
     Args:
         terms: such as :class:`LevelWeightedTerm` and :class:`BorderTerm`; none give zeros.

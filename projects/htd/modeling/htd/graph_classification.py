@@ -69,7 +69,7 @@ class ProposalGraph(nn.Module):
         groups: list[tuple[int, Tensor]] = []
         mixed: list[Tensor] = []
         for level, of_level in enumerate(self._groups(rois)):
-            parts = [self._mix(rois.boxes[g], embedding[g], semantics[g]) for g in of_level]
+            parts = [self.mix(rois.boxes[g], embedding[g], semantics[g]) for g in of_level]
             groups += [(level, g) for g in of_level]
             rows = torch.cat(parts) if parts else embedding[:0]
             mixed.append(F.relu(self.transforms[level](rows)))
@@ -89,7 +89,14 @@ class ProposalGraph(nn.Module):
         return groups
 
     @staticmethod
-    def _mix(boxes: Tensor, embedding: Tensor, semantics: Tensor) -> Tensor:
+    def mix(boxes: Tensor, embedding: Tensor, semantics: Tensor) -> Tensor:
+        """Return what the layer of a level is given, (n, D), for the n RoIs of one image and that level.
+
+        Args:
+            boxes: (n, 4).
+            embedding: (n, D); the result is linear in it.
+            semantics: (n, D + 1), see :func:`class_semantics`.
+        """
         mask = overlap_mask(boxes)
         near = spatial_aggregation(mask.to(embedding.dtype), embedding)
         return semantic_attention(mask, semantics).to(near.dtype) @ near

@@ -26,7 +26,7 @@ from htd.modeling.dense.priors import Priors
 
 @dataclass(frozen=True)
 class AlignedCandidates:
-    """The k best aligned priors of each of G objects.
+    """The k best aligned priors of each of G objects (TOOD, section 3.2).
 
     Attributes:
         prior: (G, k) int64 in [0, P).

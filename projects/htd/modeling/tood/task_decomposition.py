@@ -99,6 +99,7 @@ class InteractiveTowers(nn.Module):
                 f"model.head.towers.num_deformable is {num_deformable}, but there are {num_layers} "
                 "interactive layers (num_layers): give at most as many"
             )
+        self.channels = channels
         self.interactive = nn.ModuleList(
             tower_conv(
                 channels,
@@ -117,7 +118,7 @@ class InteractiveTowers(nn.Module):
         )
 
     def forward(self, x: Tensor, level: int) -> TaskFeatures:
-        """Return the features of both tasks and the S layers that they share, for any level."""
+        """Return features of both tasks and the S layers behind them, all (N, C, H, W), for any level."""
         layers = []
         for layer in self.interactive:
             x = layer(x)

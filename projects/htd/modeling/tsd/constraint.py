@@ -64,13 +64,13 @@ class _Margin:
 
 
 class ClassificationMargin(_Margin):
-    """The probability of the true class is to exceed the sibling's (M_cls).
+    """The probability of the true class is to exceed the sibling's (TSD, section 3.3, M_cls).
 
     As published, an image without positives counts as a single RoI that is beyond reproach.
     """
 
     def __call__(self, compared: Comparison) -> dict[str, Tensor]:
-        """Return ``loss_margin_cls``: the mean over the RoIs, background included."""
+        """Return ``loss_margin_cls``, a scalar: the mean over the RoIs, background included."""
         rows = torch.arange(len(compared.classes), device=compared.classes.device)
         ours = compared.logits.softmax(dim=1)[rows, compared.classes]
         sibling = compared.sibling_logits.softmax(dim=1)[rows, compared.classes]
@@ -80,13 +80,13 @@ class ClassificationMargin(_Margin):
 
 
 class LocalizationMargin(_Margin):
-    """The IoU of the true class's box with the ground truth is to exceed the sibling's (M_loc).
+    """The IoU of the true class's box is to exceed the sibling's (TSD, section 3.3, M_loc).
 
     As published, an image without positives counts as a single RoI that is beyond reproach.
     """
 
     def __call__(self, compared: Comparison) -> dict[str, Tensor]:
-        """Return ``loss_margin_loc``: the mean over the positives."""
+        """Return ``loss_margin_loc``, a scalar: the mean over the positives."""
         ours = paired_iou(compared.boxes, compared.gt_boxes)
         sibling = paired_iou(compared.sibling_boxes, compared.gt_boxes)
         missed = shortfall(ours, sibling, self.margin)

@@ -39,7 +39,7 @@ class TSDClassified(Classified):
 
 
 class ShiftedTower(nn.Module):
-    """Fully connected layers on displaced RoI features, or on the plain ones where nothing is displaced.
+    """Fully connected layers on displaced RoI features (TSD, section 3.2), or on the plain ones.
 
     Args:
         shift: predicts the offsets, or :class:`NoShift`.

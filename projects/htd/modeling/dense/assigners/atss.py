@@ -18,7 +18,7 @@ from htd.modeling.dense.priors import Priors
 
 @dataclass(frozen=True)
 class ATSSCandidates:
-    """The anchors that each of G objects looks at; k are looked at, or fewer than that many are real.
+    """The k anchors that each of G objects looks at (ATSS, algorithm 1); fewer than k may be real.
 
     Attributes:
         prior: (G, k) int64, in [0, P).

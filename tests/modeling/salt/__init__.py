@@ -1,0 +1,1 @@
+"""Tests of SALT-Net and of its operator in other detectors."""

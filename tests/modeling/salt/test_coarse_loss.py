@@ -1,0 +1,172 @@
+"""The loss of coarse boxes by hand: targets, weights, normalisers, and several priors a cell."""
+
+from math import log
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from htd.modeling.dense import BestScore, DensePredictions, LossTerm, Supervision, WeightSum
+from htd.modeling.dense.assigners import BACKGROUND, Assignment
+from htd.modeling.dense.priors import Priors
+from htd.modeling.salt import AssignedBox, CoarseBoxLoss, CoarseWeightSum, RefinedBox
+
+# Three cells of 8 pixels in a row, whose points are (4, 4), (12, 4) and (20, 4).
+SHAPE, STRIDE = (1, 3), 8
+# The object is 8 x 8 pixels around the first point. The first cell's coarse box is 2 pixels narrower, 6/8 of
+# the object; the box that is predicted in the end is its upper half.
+OBJECT = [0.0, 0.0, 8.0, 8.0]
+COARSE = [0.25, 0.5, 0.5, 0.5]
+REFINED = [0.0, 0.0, 8.0, 4.0]
+
+
+class Fixed:
+    """An assigner that says what it is told."""
+
+    reads_predictions = False
+
+    def __init__(self, *gt_index):
+        self.gt_index = torch.tensor(gt_index)
+
+    def __call__(self, *inputs):
+        return Assignment(self.gt_index, (self.gt_index >= 0).float())
+
+
+def priors(boxes):
+    boxes = torch.tensor(boxes)
+    return Priors(boxes, (SHAPE,), (STRIDE,), per_cell=len(boxes) // 3)
+
+
+SQUARES = [[0.0, 0, 8, 8], [8, 0, 16, 8], [16, 0, 24, 8]]
+
+
+def logit(probability):
+    return log(probability / (1 - probability))
+
+
+class Case:
+    """One image; ``positive`` has the object of each prior.
+
+    Attributes:
+        boxes, coarse, logits: predictions that want a gradient.
+        loss: the only one.
+    """
+
+    def __init__(
+        self, positive, *, scores, normalizer, target=None, squares=SQUARES, coarse=COARSE, refined=REFINED
+    ):
+        count = len(squares)
+        rows = [coarse, [float("nan")] * 4, [float("nan")] * 4]
+        self.coarse = torch.tensor([rows], requires_grad=True)
+        self.boxes = torch.tensor([[refined] * count], requires_grad=True)
+        self.logits = torch.tensor([[[logit(s), -9.0] for s in scores]], requires_grad=True)
+        loss = CoarseBoxLoss(weighting=BestScore(), target=target)
+        term = LossTerm(name="loss_box_reg_init", loss=loss, normalizer=normalizer)
+        supervision = Supervision(assigner=Fixed(*positive), terms=[term])
+        truth = Instances((8, 24), gt_boxes=Boxes([OBJECT]), gt_classes=torch.tensor([0]))
+        predictions = DensePredictions(self.logits, self.boxes, coarse=self.coarse)
+        (self.loss,) = supervision(priors(squares), predictions, self.boxes, [truth]).values()
+
+    def gradient_of(self, *tensors):
+        return torch.autograd.grad(self.loss, tensors, allow_unused=True)
+
+
+FIRST = (0, BACKGROUND, BACKGROUND)
+
+
+@pytest.mark.parametrize("target", [None, AssignedBox()])
+@pytest.mark.parametrize("sums", [WeightSum, CoarseWeightSum])
+@pytest.mark.parametrize(
+    ("least", "wanted"),
+    [
+        # 1 - GIoU is 1/4 and the only weight 0.4: as published the weight is divided by itself.
+        (0.0, 0.25),
+        # By a sum of at least 1 it stays a factor.
+        (1.0, 0.4 * 0.25),
+        (0.3, 0.25),
+    ],
+)
+def test_one_object(least, wanted, sums, target):
+    normalizer = sums(weighting=BestScore(), least=least)
+    case = Case(FIRST, scores=[0.4, 0.9, 0.9], normalizer=normalizer, target=target)
+    assert case.loss.item() == pytest.approx(wanted, rel=1e-5)
+    of_coarse, of_boxes, of_logits = case.gradient_of(case.coarse, case.boxes, case.logits)
+    # A cell more to the left adds 8 x 8 of 64 square pixels; the other sides meet those of the object, where
+    # the overlap falls as fast to one side as the enclosing box grows to the other.
+    assert of_coarse[0, 0, 0].item() == pytest.approx(-wanted / 0.25, rel=1e-4)
+    # What is not finite in cells without an object reaches nothing, nor does the loss reach the weights.
+    assert not of_coarse[0, 1:].any()
+    assert of_boxes is None and of_logits is None
+
+
+def test_weights_of_two_objects():
+    """Both cells have the object: 0.4 x 1/4 for the first and, for the other, 0.8 x its loss."""
+    normalizer = CoarseWeightSum(weighting=BestScore(), least=0.0)
+    case = Case((0, BACKGROUND, BACKGROUND), scores=[0.4, 0.8, 0.9], normalizer=normalizer)
+    alone = case.loss.item()
+    # The second cell's coarse box is the object's own: 1.5 cells to the left of its point, none to the right.
+    loss = two_cells(normalizer, [[0.25, 0.5, 0.5, 0.5], [1.5, 0.5, -0.5, 0.5]], [0.4, 0.8])
+    assert loss == pytest.approx(alone * 0.4 / (0.4 + 0.8), rel=1e-5)
+    loss = two_cells(normalizer, [[1.0, 1.0, 1.0, 1.0], [0.25 + 1, 0.5, -0.5, 0.5]], [0.4, 0.8])
+    # 64 of 256 square pixels, and 48 of 64.
+    assert loss == pytest.approx((0.4 * 0.75 + 0.8 * 0.25) / (0.4 + 0.8), rel=1e-5)
+
+
+def two_cells(normalizer, coarse, scores):
+    """The loss where the first two cells have the object."""
+    term = LossTerm(name="loss", loss=CoarseBoxLoss(weighting=BestScore()), normalizer=normalizer)
+    truth = Instances((8, 24), gt_boxes=Boxes([OBJECT]), gt_classes=torch.tensor([0]))
+    logits = torch.tensor([[[logit(s)] for s in (*scores, 0.9)]])
+    boxes, rows = torch.tensor([SQUARES]), torch.tensor([[*coarse, [0.0] * 4]])
+    supervision = Supervision(assigner=Fixed(0, 0, BACKGROUND), terms=[term])
+    found = supervision(priors(SQUARES), DensePredictions(logits, boxes, coarse=rows), boxes, [truth])
+    return found["loss"].item()
+
+
+def test_the_refined_box_as_the_target():
+    """Half of the object: a coarse box that is the object loses 1/2, and the refined box learns nothing."""
+    normalizer = CoarseWeightSum(weighting=BestScore(), least=1.0)
+    chosen = {"scores": [0.4, 0.9, 0.9], "normalizer": normalizer}
+    case = Case(FIRST, coarse=[0.5] * 4, target=RefinedBox(), **chosen)
+    assert case.loss.item() == pytest.approx(0.4 * 0.5, rel=1e-5)
+    of_coarse, of_boxes = case.gradient_of(case.coarse, case.boxes)
+    assert of_boxes is None
+    # Downwards the coarse box has too much: less of it is better.
+    assert of_coarse[0, 0, 3] > 0
+    assert Case(FIRST, coarse=[0.5] * 4, **chosen).loss.item() == pytest.approx(0, abs=1e-6)
+    # The whole object as the refined box: the same as the object as the target.
+    same = Case(FIRST, target=RefinedBox(), refined=OBJECT, **chosen)
+    assert same.loss.item() == pytest.approx(0.4 * 0.25, rel=1e-5)
+
+
+# Two priors at each point; the second of the first cell overlaps the object less, with half of its height.
+PAIRS = [[0.0, 0, 8, 8], [0, 2, 8, 6], [8, 0, 16, 8], [8, 2, 16, 6], [16, 0, 24, 8], [16, 2, 24, 6]]
+
+
+@pytest.mark.parametrize(
+    ("positive", "weight"),
+    [
+        ((0, -1), 0.3),
+        ((-1, 0), 0.6),
+        # Both: the one with more overlap stands for the cell, whatever its score.
+        ((0, 0), 0.3),
+    ],
+)
+@pytest.mark.parametrize("least", [0.0, 1.0])
+def test_one_of_several_priors_stands_for_a_cell(positive, weight, least):
+    scores = [0.3, 0.6, 0.9, 0.9, 0.9, 0.9]
+    normalizer = CoarseWeightSum(weighting=BestScore(), least=least)
+    case = Case(
+        (*positive, *[BACKGROUND] * 4), scores=scores, normalizer=normalizer, squares=PAIRS, target=None
+    )
+    assert case.loss.item() == pytest.approx(0.25 * (weight if least else 1), rel=1e-5)
+
+
+def test_no_object():
+    """The loss is 0 as are its gradients, also with next to nothing to divide by."""
+    for least in (0.0, 1.0):
+        normalizer = CoarseWeightSum(weighting=BestScore(), least=least)
+        case = Case([BACKGROUND] * 3, scores=[0.4, 0.9, 0.9], normalizer=normalizer)
+        assert case.loss == 0
+        (of_coarse,) = case.gradient_of(case.coarse)
+        assert not of_coarse.any()
