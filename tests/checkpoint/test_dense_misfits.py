@@ -54,20 +54,20 @@ def failure(weights, config, *overrides):
         (
             R101_DCN,
             R101,
-            "The file has a ResNet-101 with deformable layers, the model a ResNet-101; configs that fit the "
-            f"file: configs/{R101_DCN}.py.",
+            "The file has a ResNet-101 with deformable layers in res3, res4 and res5, the model a ResNet-101"
+            f"; configs that fit the file: configs/{R101_DCN}.py.",
         ),
         (
             R101,
             R101_DCN,
-            "The file has a ResNet-101, the model a ResNet-101 with deformable layers; configs that fit the "
-            f"file: configs/{R101}.py.",
+            "The file has a ResNet-101, the model a ResNet-101 with deformable layers in res3, res4 and res5"
+            f"; configs that fit the file: configs/{R101}.py.",
         ),
         (
             X101_DCN,
             R50,
-            "The file has a ResNeXt-101 64x4d with deformable layers, the model a ResNet-50; configs that "
-            f"fit the file: configs/{X101_DCN}.py.",
+            "The file has a ResNeXt-101 64x4d with deformable layers in res4 and res5, the model a ResNet-50"
+            f"; configs that fit the file: configs/{X101_DCN}.py.",
         ),
         (R50, R101, f"has a ResNet-50, the model a ResNet-101; configs that fit the file: {ON_R50}"),
     ],
@@ -139,11 +139,6 @@ def test_deformable_head_for_a_plain_one():
 def test_other_number_of_bins():
     text = failure(published(GFL), GFL, "model.head.predictors.box_dim=36")
     assert "bbox_head.gfl_reg.bias has [68], the model [36]" in text and PROJECT not in text
-
-
-def test_salt_net_is_named():
-    with pytest.raises(UserError, match="the weights are those of SALT-Net: no key map exists"):
-        convert(published(ATSS) | {"bbox_head.ram_cls_conv.bn.bias": torch.zeros(1)}, model_of(ATSS))
 
 
 def test_deformable_file_and_release():

@@ -30,9 +30,11 @@ BOX_HEAD = "roi_head.bbox_head.0.shared_fcs.0.weight"
         ("tsd_cascade", ["bbox_head.0.shared_fcs.0.weight", "bbox_head.1.TSD_fc_cls.weight"]),
         ("tood", [*BODY, "bbox_head.tood_cls.weight"]),
         ("salt", [*BODY, "bbox_head.salt_cls.weight"]),
-        ("salt", [*BODY, "bbox_head.retina_cls.weight", "bbox_head.ram_cls_conv.conv.weight"]),
+        ("salt_retinanet", [*BODY, "bbox_head.retina_cls.weight", "bbox_head.ram_cls_conv.conv.weight"]),
+        ("salt_atss", [*BODY, "bbox_head.atss_reg.weight", "bbox_head.ram_cls_conv.conv.weight"]),
         ("atss", [*BODY, "bbox_head.atss_cls.weight"]),
-        ("salt", ["bbox_head.conv_centerness.weight", "bbox_head.ram_cls_conv.conv.weight"]),
+        ("salt_fcos", ["bbox_head.conv_centerness.weight", "bbox_head.ram_cls_conv.conv.weight"]),
+        ("mmdetection", ["bbox_head.reppoints_cls_out.weight", "bbox_head.ram_cls_conv.conv.weight"]),
         ("gfl", [*BODY, "bbox_head.gfl_cls.weight"]),
         ("retinanet", [*BODY, "bbox_head.retina_cls.weight", "bbox_head.cls_convs.0.conv.weight"]),
         ("fcos", [*BODY, "bbox_head.conv_cls.weight", "bbox_head.conv_centerness.weight"]),
@@ -62,7 +64,7 @@ def test_unknown_keys():
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("bbox_head.salt_cls.weight", "those of SALT-Net: no key map"),
+        ("bbox_head.reppoints_cls_out.weight", "another detector of MMDetection: no key map"),
         (
             "bbox_head.0.shared_fcs.0.weight",
             "HTC of MMDetection 1: there a box is one pixel wider .* background is the first",
@@ -131,6 +133,11 @@ def test_source_forces_a_format():
         ("tood", "bbox_head.inter_convs.0.conv.conv_offset.bias", "head.towers.interactive.0.offset.bias"),
         ("tood", "bbox_head.inter_convs.1.conv_offset.weight", "head.towers.interactive.1.offset.weight"),
         ("tood", "bbox_head.cls_prob_conv2.bias", "head.predictors.score_map.2.bias"),
+        ("gfl", "bbox_head.cls_convs.3.conv.conv_offset.bias", "head.towers.classification.3.offset.bias"),
+        ("atss", "neck.lateral_convs.0.gn.bias", "backbone.fpn_lateral3.norm.bias"),
+        ("tood", "neck.fpn_convs.3.gn.weight", "backbone.top_block.p6.norm.weight"),
+        ("htd", "neck.fpn_convs.3.gn.weight", "backbone.fpn_output5.norm.weight"),
+        ("salt", "backbone.layer2.0.downsample.1.bias", "backbone.bottom_up.res3.0.shortcut.norm.bias"),
     ],
 )
 def test_key_map(source, published, ours):
@@ -161,6 +168,12 @@ def test_key_map(source, published, ours):
         ("tood", "bbox_head.cls_decomp.layer_attention.1.bias"),
         ("tood", "bbox_head.cls_decomp.la_conv3.bias"),
         ("tood", "bbox_head.cls_convs.0.conv.weight"),
+        ("salt", "bbox_head.reg_conf.1.weight"),
+        ("salt", "bbox_head.ram_cls_conv.conv.weight"),
+        ("salt", "bbox_head.scales_init.0"),
+        ("salt_atss", "bbox_head.salt_cls_conv.conv.weight"),
+        ("salt_fcos", "bbox_head.atss_cls.weight"),
+        ("salt_retinanet", "bbox_head.conv_centerness.weight"),
     ],
 )
 def test_no_rule_guesses(source, key):
@@ -200,5 +213,5 @@ def test_system_of_a_model(name, added):
 
 def test_formats_name_configs_that_exist():
     named = [config for form in FORMATS.values() for config in form.configs]
-    assert len(set(named)) == len(named) == 38
+    assert len(set(named)) == len(named) == 47
     assert [config for config in named if not Path(config).is_file()] == []

@@ -89,12 +89,12 @@ def test_backbone_alone():
         (
             "htd/htd_r101_fpn_2x",
             "manifest_r101_dcn",
-            "has a ResNet-101 with deformable layers, .*/htd_r101_fpn_dcn_",
+            "has a ResNet-101 with deformable layers in res3, .*/htd_r101_fpn_dcn_",
         ),
         (
             "htd/htd_r101_fpn_dcn_2x_ms",
             "manifest_x101_64x4d_dcn",
-            "has a ResNeXt-101 64x4d with deformable layers, .*/htd_x101_64x4d_fpn_dcn_",
+            "has a ResNeXt-101 64x4d with deformable layers in res3, .*/htd_x101_64x4d_fpn_dcn_",
         ),
     ],
 )

@@ -89,15 +89,15 @@ def failure(weights, config):
         (
             "htc_x101_64x4d",
             X101_DCN,
-            "The file has a ResNeXt-101 64x4d, the model a ResNeXt-101 64x4d with deformable layers; configs "
-            f"that fit the file: configs/{X101}.py.",
+            "The file has a ResNeXt-101 64x4d, the model a ResNeXt-101 64x4d with deformable layers in "
+            f"res3, res4 and res5; configs that fit the file: configs/{X101}.py.",
             "in the model, not in the file (60):",
         ),
         (
             "htc_x101_64x4d_dcn",
             X101,
-            "The file has a ResNeXt-101 64x4d with deformable layers, the model a ResNeXt-101 64x4d; configs "
-            f"that fit the file: configs/{X101_DCN}.py.",
+            "The file has a ResNeXt-101 64x4d with deformable layers in res3, res4 and res5, the model a "
+            f"ResNeXt-101 64x4d; configs that fit the file: configs/{X101_DCN}.py.",
             "in the file, not in the model (60):",
         ),
         (

@@ -172,8 +172,8 @@ class TestDescribeUnconverted:
     def test_wrapped_and_foreign_files(self, tmp_path):
         wrapped = {f"module.{key}": value for key, value in published().items()}
         assert find_unconverted(save(wrapped, tmp_path / "a.pth")).title == "HTD"
-        salt = {"state_dict": {"bbox_head.salt_cls.weight": torch.zeros(1)}}
-        assert find_unconverted(save(salt, tmp_path / "b.pth")).title == "SALT-Net"
+        foreign = {"state_dict": {"bbox_head.reppoints_cls_out.weight": torch.zeros(1)}}
+        assert find_unconverted(save(foreign, tmp_path / "b.pth")).title == "another detector of MMDetection"
 
     @pytest.mark.parametrize(
         ("name", "prefix", "title"),

@@ -45,14 +45,14 @@ def failure(manifest, config, *overrides):
         (
             "faster_rcnn_x101_64x4d_fpn_TSD",
             "tsd/tsd_faster_r152_fpn_1x",
-            "has a ResNeXt-101 64x4d with deformable layers, the model a ResNet-152; configs "
-            "that fit the file: configs/tsd/tsd_faster_x101_64x4d_fpn_dcn_ms.py.",
+            "has a ResNeXt-101 64x4d with deformable layers in res3, res4 and res5, the model a ResNet-152; "
+            "configs that fit the file: configs/tsd/tsd_faster_x101_64x4d_fpn_dcn_ms.py.",
         ),
         (
             "faster_rcnn_r152_fpn_TSD_1x",
             "tsd/tsd_faster_senet154_fpn_dcn_ms",
-            "has a ResNet-152, the model a SENet-154 with deformable layers; configs that fit the file: "
-            "configs/tsd/tsd_faster_r152_fpn_1x.py.",
+            "has a ResNet-152, the model a SENet-154 with deformable layers in res3, res4 and res5; configs "
+            "that fit the file: configs/tsd/tsd_faster_r152_fpn_1x.py.",
         ),
         (
             "openimages_r50_fpn_classsampling_TSD",

@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
 from htd.checkpoint import ConversionReport, convert
-from htd.checkpoint.formats import COUNTER, FORMATS
+from htd.checkpoint.formats import COUNTER, choose
 from tests import golden
 
 
@@ -33,14 +33,15 @@ def convert_one_to_one(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Convert a file without second names; fail unless all of it but counters fills the whole model.
 
-    ``constants`` of the file are left out besides.
+    ``constants`` of the file are left out besides. The config is overridden as published files need it.
     """
-    model = model_of(config)
+    form = choose(weights)
+    model = model_of(config, *form.overrides)
     converted, report = convert(weights, model)
     model.load_state_dict(converted, strict=True)
     assert report.complete and not (report.counters or report.new or report.aliases)
     assert set(report.used) | set(report.ignored) == set(weights)
     assert {key for key in report.ignored if not key.endswith(COUNTER)} == set(constants)
     assert sorted(report.used.values()) == sorted(model.state_dict())  # each once, and all
-    assert f"configs/{config}.py" in FORMATS[report.format].configs
+    assert report.format == form.name and f"configs/{config}.py" in form.configs
     return converted, report

@@ -54,8 +54,8 @@ def convert(
     Raises:
         UserError: unknown format or ``source``, a value that is no tensor, a prefix in ``new`` that
             no parameter has, weights that were trained with boxes of another convention or coding than
-            the model's, a RetinaNet of other than nine anchors a cell, with ``strict`` a misfit (one error
-            that lists all of them).
+            the model's, a RetinaNet of other than nine anchors a cell (with SALT: of more than one), with
+            ``strict`` a misfit (one error that lists all of them).
     """
     weights = _tensors(state_dict)
     form = choose(weights, source)

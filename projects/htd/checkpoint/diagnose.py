@@ -22,51 +22,56 @@ _ADDED = {
     "roi_heads.mask_branch.flow": "mask information flow",
     "roi_heads.context.semantic": "semantic branch",
 }
-# In the name of a config: deformable layers, of either version.
-_DEFORMABLE = re.compile(r"_dcn(v2)?_")
-_BLOCK = re.compile(r"(?:^|\.)res([2-5])\.(\d+)\.conv2\.weight$")
+# In the name of a config: deformable layers, of either version; with x there are more of them.
+_DEFORMABLE = re.compile(r"_dcn(v2|x)?_")
+# The 3x3 convolution of a block, in a Res2Net the first of them.
+_BLOCK = re.compile(r"(?:^|\.)res([2-5])\.(\d+)\.(?:conv2|convs\.0)\.weight$")
+_SPLIT = re.compile(r"(?:^|\.)res2\.0\.convs\.\d+\.weight$")
+_OFFSET = re.compile(r"(?:^|\.)(res[2-5])\.\d+\.(?:conv2|convs\.\d+)[._]offset\.")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Family of a residual network, as far as its shapes tell.
+    """A residual network, as far as its shapes tell.
 
     Attributes:
-        depth: 50, 101 or 152.
-        groups, width: groups of the 3x3 convolutions and channels of one group in res2.
-        deformable: whether some block has an offset layer.
-        squeezing: whether the blocks have squeeze-and-excitation: SENet-154.
+        name: how messages call it.
+        tag: how the names of configs call it.
+        deformable: stages with an offset layer, in order.
     """
 
-    depth: int
-    groups: int
-    width: int
-    deformable: bool
-    squeezing: bool
+    name: str
+    tag: str
+    deformable: tuple[str, ...]
 
     def has_config(self, config: str) -> bool:
         """Tell whether a config, by its name, builds this backbone."""
-        tag = f"r{self.depth}" if self.groups == 1 else f"x{self.depth}_{self.groups}x{self.width}d"
-        tag = "senet154" if self.squeezing else tag
-        return f"_{tag}_fpn_" in config and bool(_DEFORMABLE.search(config)) == self.deformable
+        return f"_{self.tag}_fpn_" in config and bool(_DEFORMABLE.search(config)) == bool(self.deformable)
 
     def __str__(self) -> str:
-        plain = self.groups == 1
-        name = f"ResNet-{self.depth}" if plain else f"ResNeXt-{self.depth} {self.groups}x{self.width}d"
-        name = "SENet-154" if self.squeezing else name
-        return name + (" with deformable layers" if self.deformable else "")
+        *others, last = self.deformable or ("",)
+        stages = f"{', '.join(others)} and {last}" if others else last
+        return self.name + (f" with deformable layers in {stages}" if stages else "")
 
 
 def backbone_of(shapes: Shapes) -> Backbone | None:
     """Recognise the residual network among our parameter names; None if it is none of the usual ones."""
-    blocks = {tuple(map(int, m.groups())): shapes[name] for name in shapes if (m := _BLOCK.search(name))}
+    blocks = {(int(m[1]), int(m[2])): shapes[name] for name in shapes if (m := _BLOCK.search(name))}
     depth = _DEPTHS.get(tuple(sum(stage == s for s, _ in blocks) for stage in range(2, 6)))
     if depth is None or (2, 0) not in blocks:
         return None
     out_channels, width = blocks[2, 0][:2]
-    deformable = any(re.search(r"\.conv2[._]offset\.", name) for name in shapes)
-    squeezing = any(".se_module." in name for name in shapes)
-    return Backbone(depth, out_channels // width, width, deformable, squeezing)
+    groups, splits = out_channels // width, 1 + sum(bool(_SPLIT.search(name)) for name in shapes)
+    if any(".se_module." in name for name in shapes):
+        named = "SENet-154", "senet154"
+    elif splits > 1:
+        named = f"Res2Net-{depth} {width}w {splits}s", f"r2_{depth}"
+    elif groups > 1:
+        named = f"ResNeXt-{depth} {groups}x{width}d", f"x{depth}_{groups}x{width}d"
+    else:
+        named = f"ResNet-{depth}", f"r{depth}"
+    stages = {m[1] for name in shapes if (m := _OFFSET.search(name))}
+    return Backbone(*named, tuple(sorted(stages)))
 
 
 def explain(
@@ -81,13 +86,14 @@ def explain(
         missing: names of the model that the file does not fill and that may not begin anew.
         decoder: that of a dense model; None: there is none.
     """
-    others = [*_system(form, model, decoder), *_backbone(published, model)]
+    systems = [*_system(form, model, decoder)]
+    others = [*systems, *_backbone(published, model)]
     if others:
         others[-1] += _fitting(form, published)
     return [
         *(f"{other}." for other in others),
         *_parts(published, missing),
-        *_classes(form, published, model),
+        *_classes(form, published, model, () if systems else form.overrides),
     ]
 
 
@@ -149,12 +155,14 @@ def _fitting(form: Format, published: Shapes) -> str:
 
 
 def _configs(form: Format, published: Shapes) -> list[str]:
-    """Return our configs for the file's backbone, if it is known, and those for its data if there are any."""
+    """Return our configs for the file's backbone, if it is known; if some are for its data, these."""
     backbone = backbone_of(published)
     fitting = [name for name in form.configs if backbone is None or backbone.has_config(name)]
     scores = [shape for name, shape in published.items() if name.endswith("cls_score.bias")]
-    of_data = [name for name in fitting if ("_openimages" in name) == ((_OPENIMAGES_ROWS,) in scores)]
-    return of_data or fitting
+    deformed = backbone.deformable if backbone else ()
+    for tag, wanted in {"_openimages": (_OPENIMAGES_ROWS,) in scores, "_dcnx_": "res3" in deformed}.items():
+        fitting = [name for name in fitting if (tag in name) == wanted] or fitting
+    return fitting
 
 
 def _parts(published: Shapes, missing: Sequence[str]) -> Iterator[str]:
@@ -170,7 +178,7 @@ def _below(part: str, names: Iterable[str]) -> bool:
     return any(name.startswith(f"{part}.") for name in names)
 
 
-def _classes(form: Format, published: Shapes, model: Shapes) -> Iterator[str]:
+def _classes(form: Format, published: Shapes, model: Shapes, overrides: Sequence[str]) -> Iterator[str]:
     both = {name: (published[name], model[name]) for name in published.keys() & model.keys()}
     rows = {
         name: (theirs[0], ours[0])
@@ -182,10 +190,12 @@ def _classes(form: Format, published: Shapes, model: Shapes) -> Iterator[str]:
     labels = next((sizes for name, sizes in rows.items() if "semantic.predictor." in name), None)
     if score:
         fitting = _configs(form, published) if _OPENIMAGES_ROWS in score else []
-        configs = "".join(f"take {name}, " for name in fitting)
+        advice = "".join(f"take {name}, " for name in fitting)
+        if overrides and score[1] == form.rows_before(score[0]):
+            advice += f"override the config by {' '.join(overrides)}, "
         yield (
             f"The classifier has {score[0]} rows in the file and {score[1]} in the model "
-            f"({form.classifier_rows}): {configs}set the model's num_classes, or name these parts as new: "
+            f"({form.classifier_rows}): {advice}set the model's num_classes, or name these parts as new: "
             f"{parts}."
         )
     elif labels:

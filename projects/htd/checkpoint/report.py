@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+# Lines of a message that are seen at a glance.
+_GLANCE = 10
+
 
 @dataclass
 class ConversionReport:
@@ -84,8 +87,8 @@ class ConversionReport:
             "names of one tensor with different values",
             (f"{ours}: {', '.join(keys)}" for ours, keys in self.conflicts.items()),
         )
-        # The lists may be long: what to do stands at the end as well.
-        return "\n".join([*lines, *self.hints])
+        # Behind long lists what to do stands once more.
+        return "\n".join([*lines, *self.hints] if len(lines) > _GLANCE else lines)
 
 
 def _grouped(title: str, names: Iterable[str]) -> list[str]:

@@ -14,9 +14,10 @@ from htd.checkpoint.formats.baselines import (
     MASK_RCNN,
 )
 from htd.checkpoint.formats.dense import ATSS, FCOS, GFL, RETINANET
-from htd.checkpoint.formats.foreign import DETECTRON2, IMAGENET, MMDETECTION_1, OTHER, SALT
+from htd.checkpoint.formats.foreign import DETECTRON2, IMAGENET, MMDETECTION_1, OTHER
 from htd.checkpoint.formats.htc import HTC, HTC_WITHOUT_SEMANTIC
 from htd.checkpoint.formats.htd import HTD
+from htd.checkpoint.formats.salt import SALT, SALT_ATSS, SALT_FCOS, SALT_RETINANET
 from htd.checkpoint.formats.tood import TOOD
 from htd.checkpoint.formats.tsd import TSD_CASCADE, TSD_FASTER, TSD_MASK
 from htd.errors import UserError
@@ -50,6 +51,9 @@ _KNOWN: tuple[Known, ...] = (
     FASTER_RCNN_1,
     TOOD,
     SALT,
+    SALT_ATSS,
+    SALT_FCOS,
+    SALT_RETINANET,
     ATSS,
     FCOS,
     GFL,

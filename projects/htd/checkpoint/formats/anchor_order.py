@@ -34,6 +34,20 @@ def boxes_by_size(rows: Tensor) -> Tensor:
     return _by_size(rows, len(rows) == _BOX * _ANCHORS, "boxes")
 
 
+def boxes_of_one(rows: Tensor) -> Tensor:
+    """Return the rows (4, ...) of box deltas of one anchor a cell, which has no order.
+
+    Raises:
+        UserError: they are not those of one anchor.
+    """
+    if len(rows) != _BOX:
+        raise UserError(
+            f"the RetinaNet with SALT of this file has {len(rows)} rows of boxes, which is not one anchor a "
+            "cell: the published head takes no more, and the order of other anchors is not known"
+        )
+    return rows
+
+
 def _by_size(rows: Tensor, of_nine: bool, title: str) -> Tensor:
     if not of_nine:
         raise UserError(

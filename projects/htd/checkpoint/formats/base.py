@@ -94,6 +94,10 @@ class Format(Known):
             :mod:`htd.layers.box_conventions`; None: the file does not tell.
         decoder: class of a dense model's ``decoder``, which its parameters do not show; None: any.
         classifier_rows: what the rows of a classifier stand for, in words.
+        overrides: what a config has to be overridden by to take a published file; the configs themselves are
+            for new trainings.
+        rows_before: from the rows of a published classifier, those of a model for the same classes without
+            the overrides.
     """
 
     rules: tuple[Rule, ...]
@@ -103,6 +107,8 @@ class Format(Known):
     convention: type[ContinuousBoxes] | None
     decoder: type | None = None
     classifier_rows: str = "one a class, one for the background"
+    overrides: tuple[str, ...] = ()
+    rows_before: Callable[[int], int] = int
 
     def owns(self, names: Collection[str], decoder: object | None = None) -> bool:
         """Tell whether a model's parameter names carry all marks and its decoder, if it is known, fits."""

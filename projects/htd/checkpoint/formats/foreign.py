@@ -21,8 +21,6 @@ IMAGENET = Foreign(
     advice="it holds no detector; give such a backbone as train.init_checkpoint=imagenet:///path/to/file.pth",
 )
 
-SALT = Foreign("salt", "SALT-Net", (r"^bbox_head\.(salt|ram)_",), _NO_MAP)
-
 # Before its plain Faster R-CNN, which has a key map and whose names are among those of the others.
 MMDETECTION_1 = Foreign(
     name="mmdetection1",

@@ -39,11 +39,13 @@ def resnet_rules(prefix: str = r"backbone\.", ours: str = "backbone.bottom_up.")
 
 
 def fpn_rules(first_level: int = 2, levels: int = 4) -> tuple[Rule, ...]:
-    """Rules of an FPN whose finest lateral stands on level ``first_level``."""
+    """Rules of an FPN, with group norm or without, whose finest lateral stands on level ``first_level``."""
     numbers = {index: index + first_level for index in range(levels)}
     return (
         *renumbered(r"neck\.lateral_convs\.#\.conv\.(\w+)", r"backbone.fpn_lateral#.\1", numbers),
+        *renumbered(r"neck\.lateral_convs\.#\.gn\.(\w+)", r"backbone.fpn_lateral#.norm.\1", numbers),
         *renumbered(r"neck\.fpn_convs\.#\.conv\.(\w+)", r"backbone.fpn_output#.\1", numbers),
+        *renumbered(r"neck\.fpn_convs\.#\.gn\.(\w+)", r"backbone.fpn_output#.norm.\1", numbers),
     )
 
 

@@ -7,17 +7,9 @@ from points or from anchors shows neither in names nor in shapes.
 from __future__ import annotations
 
 from htd.checkpoint.formats.base import Format
-from htd.checkpoint.formats.dense import ROWS, dense_rules
+from htd.checkpoint.formats.dense import ROWS, dense_rules, tower_names
 from htd.checkpoint.formats.openmmlab import IGNORED
 from htd.layers import ContinuousBoxes
-
-_STACK = r"inter_convs\.(?P<layer>\d+)\."
-_INTERACTIVE = {
-    _STACK + "conv": r"towers.interactive.\g<layer>",
-    _STACK + "gn": r"towers.interactive.\g<layer>.norm",
-    # Old files write conv_offset without the layer that it belongs to.
-    _STACK + r"conv(?:\.conv)?_offset": r"towers.interactive.\g<layer>.offset",
-}
 
 
 def _two_layers(listed: str, numbered: str, ours: str) -> dict[str, str]:
@@ -54,7 +46,7 @@ TOOD = Format(
     ),
     rules=dense_rules(
         {
-            **_INTERACTIVE,
+            **tower_names("inter_convs", "towers.interactive"),
             **_decomposition("cls_decomp", "towers.classification"),
             **_decomposition("reg_decomp", "towers.regression"),
             "tood_cls": "predictors.cls_score",
