@@ -33,8 +33,8 @@ def locations(nms: float, ranking: str = "BestClass") -> str:
 
 def _post(selection: str, nms: float, clip: bool, least: str) -> str:
     return (
-        f"RescaleFirst(selection={selection}, nms=HardNMS(iou_threshold={nms}), max_detections=100, "
-        f"clip={clip}, min_box_size={least})"
+        f"RescaleFirst(num_classes=80, selection={selection}, nms=HardNMS(iou_threshold={nms}), "
+        f"max_detections=100, clip={clip}, min_box_size={least})"
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 
-FOLDERS = ("htd", "baselines", "htc", "tsd", "tood", "demo")
+FOLDERS = ("htd", "baselines", "htc", "tsd", "tood", "salt", "demo")
 LEAVES = sorted(str(path) for folder in FOLDERS for path in Path("configs", folder).glob("*.py"))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from htd.engine.own_data import set_num_classes
+from htd.layers import GroupNormOf
 from tests.configs.leaves import config_of
 
 # What a number under this name becomes; values that a config has narrowed already stay.
@@ -42,6 +44,8 @@ def narrow(node) -> None:
         value = node[key]
         if key in NARROW and isinstance(value, int):
             node[key] = min(value, NARROW[key])
+        elif value == "GN":
+            node[key] = L(GroupNormOf)(num_groups=4)
         elif key == "fc_dims":
             node[key] = [24] * len(value)
         elif key in ("pre_nms_topk", "post_nms_topk"):

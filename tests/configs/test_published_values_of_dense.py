@@ -34,6 +34,7 @@ def phases_of(supervision):
 def measured(model, cfg):
     """Return the values of a model as a System."""
     towers, predictors = model.head.towers, model.head.predictors
+    towers = getattr(towers, "towers", towers)  # without what an adapter adds
     layers = getattr(towers, "interactive", None) or towers.classification
     norms = {getattr(layer.norm, "num_groups", None) for layer in layers}
     priors, top = cfg.model.anchor_generator, model.backbone.top_block

@@ -20,7 +20,7 @@ def data_flags(selection):
 @pytest.mark.slow
 @pytest.mark.skipif(not ANNOTATIONS.exists(), reason=f"needs the photographs of {ANNOTATIONS}")
 @pytest.mark.parametrize(
-    "leaf", [f"configs/demo/{system}_photographs.py" for system in ("htd", "htc", "tsd", "tood")]
+    "leaf", [f"configs/demo/{system}_photographs.py" for system in ("htd", "htc", "tsd", "tood", "salt")]
 )
 def test_learns_eight_photographs(leaf, tmp_path):
     selection = tmp_path / "eight.json"

@@ -13,7 +13,7 @@ from tests.static.source import PACKAGE, ROOT, Source, all_sources
 
 PAGE = ROOT / "docs/errors.md"
 OTHERS = "\n## Messages of others\n"  # heading of the page's second part
-SHIPPED = (f"{PACKAGE}/", "tools/", "train_net.py")
+SHIPPED = (f"{PACKAGE}/", "configs/", "tools/", "train_net.py")
 SETUP = ROOT / "tools/setup_env.sh"  # its messages are on the page, too
 HOLE = "…"  # stands for what is known at run time only, in the templates here and on the page
 SHORTEST = 12  # characters of fixed text that one can search for

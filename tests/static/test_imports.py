@@ -20,12 +20,13 @@ LEVELS = {
     "data": 3,
     "engine": 3,
     "evaluation": 3,
+    "analysis": 3,
     "checkpoint": 3,
     "visualize": 3,
 }
 TOP = 4
 # One folder a paper: papers share code through the others, never with each other.
-PAPERS = {"htc", "htd", "tood", "tsd"}
+PAPERS = {"htc", "htd", "salt", "tood", "tsd"}
 # Tensors in, tensors out.
 UNKNOWN_TO_LAYERS = tuple(
     f"detectron2.{name}"

@@ -17,7 +17,7 @@ def docstring(path: Path) -> str:
     return " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
 
 
-ZOO, DEMO = ("htd", "htc", "tsd", "tood", "baselines"), ("demo",)
+ZOO, DEMO = ("htd", "htc", "tsd", "tood", "salt", "baselines"), ("demo",)
 LEAVES = {
     path.relative_to(ROOT).as_posix(): docstring(path)
     for folder in (*ZOO, *DEMO)
