@@ -70,16 +70,20 @@ def test_pictures_are_those_of_the_configured_input(folder, tmp_path):
     assert np.abs(picture - without).mean() > 4
 
 
-def test_tsd_has_a_picture_of_its_own(folder, tmp_path):
-    leaf = str(ROOT / "configs/demo/tsd_faster_toy.py")
+@pytest.mark.parametrize(
+    ("leaf", "name", "width"),
+    [("tsd_faster_toy", "tsd", 724), ("htd_toy", "htd", 724), ("htc_toy", "htc", 4 * 364 - 4)],
+)
+def test_systems_have_pictures_of_their_own(folder, tmp_path, leaf, name, width):
+    leaf = str(ROOT / f"configs/demo/{leaf}.py")
     torch.manual_seed(0)
     model = instantiate(LazyConfig.load(leaf).model)
     torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
     arguments = ["--config-file", leaf, "--checkpoint", str(tmp_path / "weights.pth"), "--output"]
     more = [str(tmp_path / "out"), "--input", str(folder / "images/a.jpg"), "--max-regions", "2", CPU]
     visualize.main([*arguments, *more, "--score-threshold", "0"])
-    assert sorted(os.listdir(tmp_path / "out")) == ["a_detections.jpg", "a_tsd.jpg"]
-    assert cv2.imread(str(tmp_path / "out/a_tsd.jpg")).shape[1] == 724
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_detections.jpg", f"a_{name}.jpg"]
+    assert cv2.imread(str(tmp_path / f"out/a_{name}.jpg")).shape[1] == width
 
 
 def test_overrides_may_stand_behind_the_input(monkeypatch, tmp_path, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from htd.visualize.closeup import Closeup, Style, draw_closeups
+from htd.visualize.closeup import Bar, Closeup, Style, draw_closeups
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 BOX, POINTS = Style("a box", "red", "-"), Style("some points", "blue", ".")
@@ -71,7 +71,7 @@ def test_rows_have_one_legend_beneath_that_wraps():
 def test_something_laid_over_the_image_is_shown_whole():
     over = np.zeros((60, 120, 3), np.uint8)
     over[10:30, 20:80] = (0, 255, 0)
-    closeup = Closeup("", [(BOX, np.array([20, 10, 80, 30.0]))], over)
+    closeup = Closeup("", [(BOX, np.array([20, 10, 80, 30.0]))], over, whole=True)
     part = draw_closeups(GREY, [[closeup]])[HEADING : HEADING + SIDE]
     assert (part[: SIDE // 4 - 4] == 96).all() and (part[-SIDE // 4 + 4 :] == 96).all()
     # Three times as large, its 60 rows in the middle of the 120 that the square has.
@@ -79,3 +79,33 @@ def test_something_laid_over_the_image_is_shown_whole():
         rows, columns = is_colour(part, colour).nonzero()
         ends = [rows.min(), rows.max(), columns.min(), columns.max()]
         assert ends == pytest.approx([3 * 40, 3 * 60, 3 * 20, 3 * 80], abs=4)
+
+
+def test_something_laid_over_the_image_is_shown_close_up():
+    over = np.zeros((120, 160, 3), np.uint8)
+    over[50:70, 40:80] = (0, 255, 0)
+    closeup = Closeup("", [(BOX, np.array([40, 50, 80, 70.0]))], over)
+    part = draw_closeups(GREY, [[closeup]])[HEADING : HEADING + SIDE]
+    rows, columns = is_colour(part, "lime").nonzero()
+    assert [np.ptp(rows), np.ptp(columns)] == pytest.approx([20 * SIDE / 52, 40 * SIDE / 52], abs=9)
+
+
+def test_an_outline_is_closed():
+    corners = np.array([[40.0, 50], [80, 50], [80, 90], [40, 90]])
+    outline = Style("an outline", "blue", "o")
+    picture = draw_closeups(GREY, [[Closeup("", [(outline, corners)])]])
+    blue = is_colour(picture[HEADING : HEADING + SIDE], "blue")
+    low, middle, high = (round(x * SIDE / 52) for x in (6, 26, 46))
+    for x, y in ((low, middle), (high, middle), (middle, low), (middle, high)):
+        assert blue[y - 2 : y + 3, x - 2 : x + 3].any()
+    assert not blue[middle - 5 : middle + 5, middle - 5 : middle + 5].any()
+    assert is_colour(picture[-24:], "blue").any()
+
+
+def test_bars_are_as_long_as_their_share():
+    bars = [Bar("a half", 0.5, "red"), Bar("all", 1.0, "blue"), Bar("nothing", 0.0, "lime")]
+    picture = draw_closeups(GREY, [[Closeup("", [(BOX, np.array([40, 50, 80, 70.0]))], bars=bars)]])
+    assert picture.shape == (HEADING + SIDE + 3 * 24 + LEGEND, SIDE, 3)
+    strips = picture[HEADING + SIDE : -LEGEND].reshape(3, 24, SIDE, 3)[:, 12]
+    lengths = [is_colour(strip, bar.colour).sum() for strip, bar in zip(strips, bars, strict=True)]
+    assert lengths[0] == pytest.approx(lengths[1] / 2, abs=1) and lengths[1] > 100 and lengths[2] == 0

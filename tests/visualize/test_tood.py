@@ -11,8 +11,11 @@ from htd.modeling.dense import DensePredictions, DistanceDecoder, Priors
 from htd.modeling.tood import SampledBoxDecoder
 from htd.visualize import draw_model
 from htd.visualize.drawers import Call, Scene, drawers_of, recorded
-from htd.visualize.drawers.tood import Looked, TOODDrawer, heat_map, marks, origins
+from htd.visualize.drawers.frame import heat_map
+from htd.visualize.drawers.priors import level_of, origins
+from htd.visualize.drawers.tood import Looked, TOODDrawer, marks
 from tests.configs.reduced import build
+from tests.visualize.small import inputs_and_image
 
 FREE, BASED, FCOS = (
     f"configs/tood/tood_{x}.py" for x in ("r50_fpn_1x", "r50_fpn_anchor_based_1x", "fcos_r50_fpn_1x")
@@ -62,7 +65,7 @@ def test_where_sides_are_read_by_hand():
     torch.testing.assert_close(looked.before[PRIOR], torch.tensor([8 - 8 * 1.5, 0, 16, 16]))
     torch.testing.assert_close(looked.aligned[PRIOR], torch.tensor([0 - 8 * 1.375, -8, 24, 16]))
     assert (looked.places[7] == torch.tensor([16.0, 0])).all()
-    assert [looked.level_of(prior) for prior in range(8)] == [0] * 6 + [1] * 2
+    assert [level_of(looked.priors, prior) for prior in range(8)] == [0] * 6 + [1] * 2
     torch.testing.assert_close(looked.scores[PRIOR], torch.tensor([0.5, 0.880797]))
 
 
@@ -95,10 +98,11 @@ def test_origins_by_hand():
     looked = Looked.of(*small(OFFSETS))
     in_image = looked.aligned * torch.tensor([3.0, 2, 3, 2])
     rows = [PRIOR, 0, 7]
-    assert origins(looked, scene(in_image[rows], [1, 0, 0], [0.88, 0.5, 0.5])) == rows
+    assert origins(looked.aligned, looked.scores, scene(in_image[rows], [1, 0, 0], [0.88, 0.5, 0.5])) == rows
     clipped = torch.minimum(in_image.clamp(min=0), torch.tensor([72.0, 32, 72, 32]))
-    assert origins(looked, scene(clipped[[PRIOR]], [1], [0.88])) == [PRIOR]
-    assert origins(looked, scene(in_image[[0]], [1], [0.1])) == [0]  # a score may have decayed
+    assert origins(looked.aligned, looked.scores, scene(clipped[[PRIOR]], [1], [0.88])) == [PRIOR]
+    decayed = scene(in_image[[0]], [1], [0.1])
+    assert origins(looked.aligned, looked.scores, decayed) == [0]
 
 
 def test_of_equal_boxes_the_score_tells_the_prior():
@@ -109,7 +113,7 @@ def test_of_equal_boxes_the_score_tells_the_prior():
     looked = Looked.of(model, call)
     assert looked.aligned[3].tolist() == looked.aligned[5].tolist() == [8, 8, 16, 8]
     box = [24.0, 16, 48, 16]
-    assert origins(looked, scene([box, box], [0, 0], [0.731, 0.269])) == [5, 3]
+    assert origins(looked.aligned, looked.scores, scene([box, box], [0, 0], [0.731, 0.269])) == [5, 3]
 
 
 def test_a_cell_of_the_map_lies_where_it_looks():
@@ -122,12 +126,6 @@ def test_a_cell_of_the_map_lies_where_it_looks():
     assert columns.mean() + 0.5 == pytest.approx(6 + 3 * 12, abs=1)
     assert brightness.max() > 300 and brightness[30, 20] < 30
     assert not heat_map(np.zeros((4, 5)), np.zeros(2), np.ones(2), np.zeros((8, 6, 3), np.uint8)).max() > 10
-
-
-def inputs_and_image():
-    image = np.random.default_rng(0).integers(0, 256, (120, 180, 3), dtype=np.uint8)
-    smooth = torch.nn.functional.avg_pool2d(torch.tensor(image.transpose(2, 0, 1)).float(), 3, 2)
-    return {"image": smooth.byte(), "height": 120, "width": 180}, image
 
 
 def wild(path):
@@ -151,7 +149,7 @@ def test_detections_come_from_the_priors_that_are_found(path):
         found = model([inputs])[0]["instances"]
     looked = Looked.of(model, calls["head"][0])
     shown = Scene(image, inputs["image"].shape[-2:], found, (), 0.0, 3)
-    rows = origins(looked, shown)
+    rows = origins(looked.aligned, looked.scores, shown)
     assert len(found) > 10 and len(set(rows)) > 3
     torch.testing.assert_close(looked.scores[rows, found.pred_classes], found.scores, rtol=0, atol=0)
     assert (looked.places - looked.priors.centers[:, None]).abs().max() > 1

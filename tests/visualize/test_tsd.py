@@ -14,6 +14,7 @@ from htd.visualize import draw_model
 from htd.visualize.drawers import Call, Scene, drawers_of, recorded
 from htd.visualize.drawers.tsd import Seen, TSDDrawer, bin_ways, marks, origins
 from tests.configs.reduced import build
+from tests.visualize.small import inputs_and_image
 
 FASTER, CASCADE = (f"configs/tsd/tsd_{name}.py" for name in ("faster_r50_fpn_1x", "cascade_r50_fpn_20e"))
 # Two RoIs on an input of 100 x 200 pixels, for an image three times as large, and what was computed of them.
@@ -99,12 +100,6 @@ def test_the_box_of_a_detection_started_from_where_the_roi_was_moved():
 
 def small_model(path, **overrides):
     return build(path, **overrides).eval()
-
-
-def inputs_and_image(seed=0):
-    image = np.random.default_rng(seed).integers(0, 256, (120, 180, 3), dtype=np.uint8)
-    smooth = torch.nn.functional.avg_pool2d(torch.tensor(image.transpose(2, 0, 1)).float(), 3, 2)
-    return {"image": smooth.byte(), "height": 120, "width": 180}, image
 
 
 @pytest.mark.parametrize("path", [FASTER, CASCADE])

@@ -1,4 +1,4 @@
-"""Regions of an image close up, with boxes and points on them and a legend beneath."""
+"""Regions of an image close up, with boxes, points and outlines on them, bars and a legend beneath."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from detectron2.utils.visualizer import Visualizer
+from matplotlib.colors import to_rgb
 
 from htd.visualize.canvas import STRIP, above, beside, finish, write
 
-_SIDE = 360  # of a close-up, in pixels of the picture
+SIDE = 360  # of a close-up, in pixels of the picture
 _CONTEXT = 1.3  # the side of what is shown around a region, in sides of the region
 _LEAST = 16  # pixels of the image that are shown at least
 _DOT, _SAMPLE, _BETWEEN = 4, 36, 16
+_BAR_FROM, _BAR_TO = 140, SIDE - 54  # in pixels of the picture, where the longest bar begins and ends
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,27 @@ class Style:
     Attributes:
         label: what it is.
         colour: of matplotlib.
-        line: ``"-"`` or ``"--"`` for a box, ``"."`` for points that have moved.
+        line: ``"-"`` or ``"--"`` for a box, ``"."`` for points that have moved, ``"o"`` for an outline.
     """
 
     label: str
     colour: str
     line: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A number as a bar.
+
+    Attributes:
+        label: what it is the number of.
+        share: in 0..1, the length.
+        colour: of matplotlib.
+    """
+
+    label: str
+    share: float
+    colour: str
 
 
 @dataclass(frozen=True)
@@ -39,13 +56,17 @@ class Closeup:
     Attributes:
         heading: one line.
         marks: styles with where they go, in the frame of the image: a box (4,), or for each point where it
-            comes from and where it is, (n, 2, 2) as (x, y).
-        whole: (H, W, 3) uint8, something laid over the image, shown whole instead of a region of the image.
+            comes from and where it is, (n, 2, 2), or the corners of an outline (n, 2), as (x, y).
+        over: (H, W, 3) uint8, something laid over the image, shown instead of the image.
+        whole: show all of it, not the region of the marks.
+        bars: beneath it; of the close-ups of a row each has as many.
     """
 
     heading: str
     marks: Sequence[tuple[Style, np.ndarray]]
-    whole: np.ndarray | None = None
+    over: np.ndarray | None = None
+    whole: bool = False
+    bars: Sequence[Bar] = ()
 
 
 def draw_closeups(image_rgb: np.ndarray, rows: Sequence[Sequence[Closeup]]) -> np.ndarray:
@@ -64,20 +85,33 @@ def draw_closeups(image_rgb: np.ndarray, rows: Sequence[Sequence[Closeup]]) -> n
 
 
 def _drawn(image: np.ndarray, closeup: Closeup) -> np.ndarray:
-    if closeup.whole is None:
-        corner, side = _region(closeup, image.shape)
-    else:
-        image, side = closeup.whole, max(closeup.whole.shape[:2])
+    image = image if closeup.over is None else closeup.over
+    if closeup.whole:
+        side = max(image.shape[:2])
         corner = (np.array(image.shape[1::-1]) - side) / 2
-    scale = _SIDE / side
+    else:
+        corner, side = _region(closeup, image.shape)
+    scale = SIDE / side
     move = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
     # Pixels have an extent: the middle of the first one lies at half a pixel.
     move[:, 2] += (scale - 1) / 2
-    shown = cv2.warpAffine(image, move, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR, borderValue=(96, 96, 96))
+    shown = cv2.warpAffine(image, move, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderValue=(96, 96, 96))
     canvas = Visualizer(shown)
     for style, where in closeup.marks:
         _mark(canvas, style, (np.asarray(where, np.float64).reshape(-1, 2) - corner) * scale)
-    return finish(canvas, closeup.heading)
+    drawn = finish(canvas, closeup.heading)
+    return np.concatenate([drawn, *(_bar(bar) for bar in closeup.bars)]) if closeup.bars else drawn
+
+
+def _bar(bar: Bar) -> np.ndarray:
+    strip = np.zeros((STRIP, SIDE, 3), np.uint8)
+    colour = [round(255 * part) for part in to_rgb(bar.colour)]
+    end = _BAR_FROM + round((_BAR_TO - _BAR_FROM) * bar.share)
+    strip[5:-5, _BAR_FROM:_BAR_TO] = 48
+    strip[5:-5, _BAR_FROM:end] = colour
+    write(strip, bar.label, 6)
+    write(strip, f"{bar.share:.2f}", _BAR_TO + 8)
+    return strip
 
 
 def _region(closeup: Closeup, shape: Sequence[int]) -> tuple[np.ndarray, float]:
@@ -92,7 +126,11 @@ def _region(closeup: Closeup, shape: Sequence[int]) -> tuple[np.ndarray, float]:
 
 
 def _mark(canvas: Visualizer, style: Style, corners: np.ndarray) -> None:
-    """Draw a box, given by two corners (2, 2), or moved points (2n, 2), in pixels of the canvas."""
+    """Draw a box, given by two corners (2, 2), moved points (2n, 2) or an outline (n, 2), in pixels."""
+    if style.line == "o":
+        x, y = np.concatenate([corners, corners[:1]]).T
+        canvas.draw_line(x, y, style.colour, linewidth=2)
+        return
     if style.line != ".":
         canvas.draw_box(corners.flatten(), 1.0, style.colour, style.line)
         return
@@ -124,7 +162,8 @@ def _legend_line(samples: Sequence[tuple[Style, int]], width: int) -> np.ndarray
         if style.line == ".":
             _mark(canvas, style, np.array([[x + 0.0, 12], [x + 12, 12], [x + 18, 12], [x + 28, 12]]))
         else:
-            canvas.draw_line([x, x + 30], [12, 12], style.colour, style.line, linewidth=2.5)
+            line = "-" if style.line == "o" else style.line
+            canvas.draw_line([x, x + 30], [12, 12], style.colour, line, linewidth=2.5)
     strip = canvas.output.get_image().copy()
     for style, x in samples:
         write(strip, style.label, x + _SAMPLE)

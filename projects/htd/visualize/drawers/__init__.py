@@ -9,10 +9,20 @@ from torch import nn
 
 from htd.visualize.drawers.base import Call, Drawer, Scene, recorded
 from htd.visualize.drawers.detections import DetectionsDrawer
+from htd.visualize.drawers.htc import HTCDrawer
+from htd.visualize.drawers.htd import HTDDrawer
+from htd.visualize.drawers.salt import SALTDrawer
 from htd.visualize.drawers.tood import TOODDrawer
 from htd.visualize.drawers.tsd import TSDDrawer
 
-DRAWERS: tuple[type[Drawer], ...] = (DetectionsDrawer, TSDDrawer, TOODDrawer)
+DRAWERS: tuple[type[Drawer], ...] = (
+    DetectionsDrawer,
+    HTDDrawer,
+    HTCDrawer,
+    TSDDrawer,
+    TOODDrawer,
+    SALTDrawer,
+)
 
 __all__ = ["DRAWERS", "Call", "Drawer", "Scene", "drawers_of", "recorded"]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from detectron2.structures import Instances
 from torch import nn
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 class Call(NamedTuple):
@@ -68,6 +70,11 @@ class Drawer:
             calls: of each part, in their order, those of the inference that made the detections.
         """
         raise NotImplementedError
+
+
+def find(module: nn.Module, kind: type[Part]) -> Part | None:
+    """Return the first part of a kind in a module, None if there is none."""
+    return next((part for part in module.modules() if isinstance(part, kind)), None)
 
 
 @contextmanager

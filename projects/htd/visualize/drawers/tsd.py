@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from htd.modeling.cascade import RoIContext, of_class
+from htd.modeling.cascade import RoIContext
 from htd.modeling.tsd.head import shift_boxes
-from htd.visualize.canvas import class_name
 from htd.visualize.closeup import Closeup, Style, draw_closeups
 from htd.visualize.drawers.base import Call, Drawer, Scene
+from htd.visualize.drawers.frame import in_image, label, shown_once
+from htd.visualize.drawers.regions import row_of, sources
 
 _PROPOSAL = Style("proposal", "white", "--")
 _SHIFTED = Style("shifted box (regression)", "orange", "-")
@@ -89,40 +90,30 @@ class TSDDrawer(Drawer):
             for name in self.stages
         }
         last = list(self.stages)[-1]
-        best: dict[int, int] = {}
-        for detection, roi in enumerate(origins(self.stages[last], seen[last], scene)):
-            best.setdefault(roi, detection)  # a RoI may be detected as several classes
-        shown = list(best.items())[: scene.max_regions]
+        shown = shown_once(origins(self.stages[last], seen[last], scene), scene)
         grid = []
         for name in self.stages:
             stage = f"stage {name.rpartition('.')[2]}: " if len(self.stages) > 1 else ""
-            grid.append([Closeup(stage + _label(scene, d), marks(seen[name], r, d, scene)) for r, d in shown])
+            grid.append(
+                [Closeup(stage + label(scene, d), marks(seen[name], r, d, scene)) for r, d in shown.items()]
+            )
         return draw_closeups(scene.image_rgb, grid)
 
 
 def origins(stage: nn.Module, seen: Seen, scene: Scene) -> list[int]:
-    """Return for each detection the row (0..R-1) of the RoI that it comes from.
-
-    Detections do not say it: it is the one whose box, refined by the stage, lies nearest.
-    """
+    """Return for each detection the row (0..R-1) of the RoI that it comes from."""
     moved = seen.regressed if seen.shifts is None else shift_boxes(seen.regressed, seen.shifts)
-    decoded = stage.decode(seen.deltas, moved)
-    rows = []
-    for box, k in zip(scene.detections.pred_boxes.tensor, scene.detections.pred_classes, strict=True):
-        refined = of_class(decoded, torch.full((len(decoded),), int(k), device=decoded.device))
-        clipped = seen.context.convention.clip(refined, seen.context.image_sizes[0])
-        nearest = (_in_image(seen.context, clipped, scene) - box).abs().sum(dim=1).argmin()
-        rows.append(_row_of(seen.boxes, seen.regressed[nearest]))
-    return rows
+    rows = sources(stage, seen.context, moved, seen.deltas, scene)
+    return [row_of(seen.boxes, seen.regressed[row]) for row in rows]
 
 
 def marks(seen: Seen, row: int, detection: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:
     """Return what is drawn, in the frame of the image, of the RoI of a row and the detection from it."""
-    proposal = _in_image(seen.context, seen.boxes[row : row + 1], scene)
+    proposal = in_image(seen.boxes[row : row + 1], scene, seen.context.convention)
     box = scene.detections.pred_boxes.tensor[detection]
     found = [(_DETECTION, box.numpy()), (_PROPOSAL, proposal[0].numpy())]
     if seen.shifts is not None:
-        offset = seen.shifts[_row_of(seen.regressed, seen.boxes[row])].cpu()
+        offset = seen.shifts[row_of(seen.regressed, seen.boxes[row])].cpu()
         found.append((_SHIFTED, shift_boxes(proposal, offset[None])[0].numpy()))
     if seen.points is not None:
         found.append((_POINTS, bin_ways(proposal[0], seen.points[row].cpu()).numpy()))
@@ -141,19 +132,3 @@ def bin_ways(box: Tensor, offsets: Tensor) -> Tensor:
     start = torch.stack([x, y])
     ways = torch.stack([start, start + offsets]).flatten(2).permute(2, 0, 1)
     return box[:2] + (box[2:] - box[:2]) * ways
-
-
-def _label(scene: Scene, detection: int) -> str:
-    found = scene.detections[detection]
-    return f"{class_name(int(found.pred_classes), scene.class_names)} {float(found.scores):.2f}"
-
-
-def _in_image(context: RoIContext, boxes: Tensor, scene: Scene) -> Tensor:
-    """Bring boxes (n, 4) from the network's input to the frame of the image, on the CPU."""
-    size = scene.image_rgb.shape[:2]
-    return context.convention.rescale(boxes, context.image_sizes[0], size).float().cpu()
-
-
-def _row_of(boxes: Tensor, box: Tensor) -> int:
-    """Return the first row of boxes (n, 4) that is equal to a box; equal RoIs are treated equally."""
-    return int((boxes == box).all(dim=1).nonzero()[0])

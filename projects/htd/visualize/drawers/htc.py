@@ -1,0 +1,204 @@
+"""Draws what HTC adds to a cascade: the semantic map of the image, and the mask of each stage.
+
+Symbols: K semantic classes, h x w cells of the semantic map, n detections, M side of a mask. Boxes are XYXY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from htd.modeling.cascade import MaskBranch, StagedROIHeads
+from htd.modeling.htc import FusedSemanticHead, MaskInformationFlow
+from htd.visualize.canvas import STRIP, class_colour, class_name, write
+from htd.visualize.closeup import SIDE, Closeup, Style, draw_closeups
+from htd.visualize.drawers.base import Call, Drawer, Scene, find
+from htd.visualize.drawers.frame import colour_map, heat_map, in_image, label, points_in_image
+
+_DETECTION = Style("detection", "lime", "-")
+_OUTLINE = Style("outline of the mask", "cyan", "o")
+_COMMONEST = SIDE // STRIP - 1  # classes that the legend has room for, and a line for the others
+_FINER = 8  # parts of a mask's cell in which its outline is looked for
+
+
+class HTCDrawer(Drawer):
+    """The semantic map above; below, of each of the best detections, the mask of each stage and their mean.
+
+    A model is drawn if its RoI heads have a :class:`htd.modeling.htc.FusedSemanticHead`, or masks whose heads
+    are joined by a :class:`htd.modeling.htc.MaskInformationFlow`.
+
+    Args:
+        heads: the model's RoI heads.
+    """
+
+    name = "htc"
+
+    def __init__(self, heads: StagedROIHeads):
+        self.semantic = find(heads.context, FusedSemanticHead)
+        branch = find(heads, MaskBranch)
+        self.branch = branch if branch is not None and find(branch, MaskInformationFlow) else None
+        parts = {} if self.semantic is None else {"semantic": self.semantic}
+        if self.branch is not None:
+            parts["rois"] = self.branch.features
+            # The heads themselves are not called as modules; this layer is given what they have extracted.
+            parts |= {f"head{k}": head.deconv for k, head in enumerate(self.branch.heads)}
+            self.first_stage = len(heads.stages) - len(self.branch.heads)
+        super().__init__(parts)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> HTCDrawer | None:
+        """Return a drawer if the model has what is drawn."""
+        heads = find(model, StagedROIHeads)
+        drawer = None if heads is None else cls(heads)
+        return drawer if drawer is not None and drawer.parts else None
+
+    @torch.no_grad()
+    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray | None:
+        """Return a row for the semantic map and one for each detection, None if there is no detection."""
+        if not len(scene.detections):
+            return None
+        rows = []
+        if self.semantic is not None:
+            rows.append(semantic_row(self.semantic, calls["semantic"][-1], scene))
+        if self.branch is not None:
+            rows += self._mask_rows(scene, calls)
+        longest = max(len(row) for row in rows)
+        nothing = Closeup("", [], np.zeros((SIDE, SIDE, 3), np.uint8), whole=True)
+        return draw_closeups(scene.image_rgb, [row + [nothing] * (longest - len(row)) for row in rows])
+
+    def _mask_rows(self, scene: Scene, calls: Mapping[str, list[Call]]) -> list[list[Closeup]]:
+        masks = stage_masks(self.branch, calls, scene)
+        means = masks.mean(dim=1, keepdim=True)
+        names = [f"mask of stage {self.first_stage + k}" for k in range(masks.shape[1])] + ["mean"]
+        return [
+            [
+                _mask_closeup(f"{label(scene, d)}: {name}", mask.numpy(), d, self.branch.threshold, scene)
+                for name, mask in zip(names, of_detection, strict=True)
+            ]
+            for d, of_detection in enumerate(torch.cat([masks, means], dim=1))
+        ]
+
+
+def stage_masks(branch: MaskBranch, calls: Mapping[str, list[Call]], scene: Scene) -> Tensor:
+    """Return what each mask head says of the best detections, on the CPU.
+
+    The calls do not say which detection a RoI belongs to: it is the nearest one, and RoIs that are equal have
+    equal features, whatever their class.
+
+    Args:
+        branch: the mask branch.
+        calls: of its ``features`` as ``rois``, of the ``deconv`` of head k as ``head<k>``.
+        scene: with the detections, of which ``max_regions`` are looked at.
+
+    Returns:
+        (n, heads, M, M), probabilities in the frame of the box.
+    """
+    found = scene.detections[: scene.max_regions]
+    context, rois = calls["rois"][-1].inputs
+    boxes = in_image(rois.boxes, scene, context.convention)
+    rows = torch.cdist(found.pred_boxes.tensor.float(), boxes, p=1).argmin(dim=1).to(rois.boxes.device)
+    classes = found.pred_classes.to(rows.device)
+    given = [calls[f"head{k}"][-1].inputs[0] for k in range(branch.num_heads)]
+    logits = [head.predict(x[rows], classes) for head, x in zip(branch.heads, given, strict=True)]
+    return torch.stack(logits, dim=1).float().sigmoid().cpu()
+
+
+def outlines(mask: np.ndarray, threshold: float, box: np.ndarray) -> list[np.ndarray]:
+    """Return the outlines (n, 2), as (x, y) in the frame of the box, of where a mask reaches a threshold.
+
+    Args:
+        mask: (M, M) probabilities in the frame of the box; outside they are 0.
+        threshold: the least probability inside.
+        box: (4,).
+    """
+    padded = np.pad(mask, 1)
+    fine = cv2.resize(padded, None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
+    inside = (fine >= threshold).astype(np.uint8)
+    found, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cell = (box[2:] - box[:2]) / mask.shape[0]
+    # The middle of a fine cell, in cells of the mask; the first one is padding.
+    return [box[:2] + ((line[:, 0] + 0.5) / _FINER - 1) * cell for line in found]
+
+
+def semantic_row(semantic: FusedSemanticHead, call: Call, scene: Scene) -> list[Closeup]:
+    """Return the image, its semantic classes, how sure they are, and their names or numbers.
+
+    Args:
+        semantic: the branch, with K classes.
+        call: of it; it is given the maps of the pyramid.
+        scene: the image and its detections.
+    """
+    probabilities = semantic.predictor(semantic.fuse(call.inputs[0]))[0].float().softmax(dim=0).cpu()
+    # Cells beyond the image are padding.
+    height, width = (-(-side // semantic.stride) for side in scene.network_size)
+    probabilities = probabilities[:, :height, :width]
+    classes = probabilities.argmax(dim=0).numpy()
+    # In shares of what it is if all classes are alike.
+    entropy = torch.special.entr(probabilities).sum(dim=0) / np.log(max(len(probabilities), 2))
+    step = points_in_image(torch.full((2,), float(semantic.stride)), scene).numpy()
+    colours = colours_of(classes, len(probabilities))
+    boxes = [(_DETECTION, box) for box in scene.detections.pred_boxes.tensor.numpy()]
+    heat = heat_map(entropy.numpy(), step / 2, step, scene.image_rgb)
+    names = class_name_list(semantic, scene)
+    return [
+        Closeup("detections", boxes, whole=True),
+        Closeup("semantic classes", [], colour_map(colours[classes], step, scene.image_rgb), whole=True),
+        Closeup(f"their entropy, up to {float(entropy.max()):.2f} of the most", [], heat, whole=True),
+        Closeup("commonest classes", [], legend(classes, colours, names), whole=True),
+    ]
+
+
+def colours_of(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return colours (K, 3) uint8 of which those of the commonest classes of a map (h, w) differ most."""
+    ranks = np.argsort(_by_share(classes, num_classes)[0])
+    return np.uint8([[round(255 * part) for part in class_colour(int(rank))] for rank in ranks])
+
+
+def class_name_list(semantic: FusedSemanticHead, scene: Scene) -> list[str]:
+    """Return the names of the semantic classes if they are those of the objects, else none."""
+    is_of_objects = semantic.has_background and len(scene.class_names) == semantic.num_labels - 1
+    return [*scene.class_names, "background"] if is_of_objects else []
+
+
+def legend(classes: np.ndarray, colours: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return a square that names the commonest classes of a map.
+
+    Args:
+        classes: (h, w), of each cell.
+        colours: (K, 3) uint8.
+        names: by class; a class beyond them is shown by its number.
+
+    Returns:
+        (SIDE, SIDE, 3) uint8: of each class the colour, the name and its share of the cells.
+    """
+    order, shares = _by_share(classes, len(colours))
+    order = order[: np.count_nonzero(shares)]
+    square = np.zeros((SIDE, SIDE, 3), np.uint8)
+    strips = square[: SIDE // STRIP * STRIP].reshape(-1, STRIP, SIDE, 3)
+    for strip, k in zip(strips, order[:_COMMONEST], strict=False):
+        strip[4:-4, 6:36] = colours[k]
+        write(strip, f"{shares[k]:.1%}", 48)
+        write(strip, class_name(int(k), names), 116)
+    if len(order) > _COMMONEST:
+        write(strips[_COMMONEST], f"{shares[order[_COMMONEST:]].sum():.1%}", 48)
+        write(strips[_COMMONEST], f"{len(order) - _COMMONEST} others", 116)
+    return square
+
+
+def _by_share(classes: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers (K,) of classes, the commonest of a map first, and their shares (K,) by number."""
+    shares = np.bincount(classes.flatten(), minlength=num_classes) / classes.size
+    return np.argsort(-shares, kind="stable"), shares
+
+
+def _mask_closeup(heading: str, mask: np.ndarray, detection: int, threshold: float, scene: Scene) -> Closeup:
+    box = scene.detections.pred_boxes.tensor[detection].numpy()
+    cell = np.maximum((box[2:] - box[:2]) / mask.shape[0], 1e-3)
+    # A cell more on each side: outside the box there is no mask.
+    over = heat_map(np.pad(mask, 1), box[:2] - cell / 2, cell, scene.image_rgb, highest=1.0)
+    lines = [(_OUTLINE, line) for line in outlines(mask, threshold, box)]
+    return Closeup(heading, [(_DETECTION, box), *lines], over)

@@ -1,0 +1,172 @@
+"""Draws where HTD looks: level weights and border ring of regression, graph neighbours of classification.
+
+Symbols: R RoIs of the image, P of them that are regressed, n of one level, L levels, S side of the pooled
+map. Boxes are XYXY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from htd.layers import ContinuousBoxes
+from htd.modeling.cascade import CascadeStage, DecoupledHead, RoIContext, RoIs
+from htd.modeling.htd import BorderTerm, LevelWeightedTerm, ProposalGraph
+from htd.modeling.htd.graph_classification import class_semantics
+from htd.visualize.closeup import Bar, Closeup, Style, draw_closeups
+from htd.visualize.drawers.base import Call, Drawer, Scene, find
+from htd.visualize.drawers.frame import in_image, label, shown_once
+from htd.visualize.drawers.regions import row_of, sources
+
+_DETECTION, _ROI = Style("detection", "lime", "-"), Style("its RoI", "white", "-")
+_RING = Style("bins of the border ring (finest level)", "cyan", ".")
+_NEIGHBOURS = tuple(
+    Style(f"neighbour {rank}", colour, "--")
+    for rank, colour in enumerate(("orange", "magenta", "yellow", "red"), 1)
+)
+_WEIGHT, _OTHERS = "deepskyblue", "grey"
+
+
+class Regressed(NamedTuple):
+    """What the regression of a stage was given and gave.
+
+    Attributes:
+        context: of the image.
+        boxes: (P, 4), the RoIs, in pixels of the network's input.
+        deltas: (P, B).
+    """
+
+    context: RoIContext
+    boxes: Tensor
+    deltas: Tensor
+
+    @classmethod
+    def of(cls, call: Call) -> Regressed:
+        """Read the call of the regression, which is given (context, RoIs)."""
+        context, rois = call.inputs
+        return cls(context, rois.boxes, call.output)
+
+
+class HTDDrawer(Drawer):
+    """The RoIs of the best detections: what regression reads of each above, its neighbours below.
+
+    A model is drawn if the head of some stage has a :class:`htd.modeling.htd.LevelWeightedTerm`, a
+    :class:`htd.modeling.htd.BorderTerm` or a :class:`htd.modeling.htd.ProposalGraph`; of several such stages
+    the last.
+
+    Args:
+        stage: such a stage.
+    """
+
+    name = "htd"
+
+    def __init__(self, stage: CascadeStage):
+        self.stage = stage
+        self.border = find(stage.head, BorderTerm)
+        parts = {
+            "regression": stage.head.regression,
+            "weights": find(stage.head, LevelWeightedTerm),
+            "border": self.border,
+            "graph": find(stage.head, ProposalGraph),
+        }
+        super().__init__({name: part for name, part in parts.items() if part is not None})
+
+    @classmethod
+    def of(cls, model: nn.Module) -> HTDDrawer | None:
+        """Return a drawer if some stage of the model is one that is drawn."""
+        stages = [m for m in model.modules() if isinstance(getattr(m, "head", None), DecoupledHead)]
+        drawers = [drawer for drawer in map(cls, stages) if len(drawer.parts) > 1]
+        return drawers[-1] if drawers else None
+
+    @torch.no_grad()
+    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray | None:
+        """Return a column for each RoI, None if there is no detection."""
+        if not len(scene.detections):
+            return None
+        seen = Regressed.of(calls["regression"][-1])
+        shown = shown_once(sources(self.stage, *seen, scene), scene)
+        rows = [[self._looked(seen, calls, row, d, scene) for row, d in shown.items()]]
+        if "graph" in calls:
+            call, convention = calls["graph"][-1], seen.context.convention
+            found = ((row_of(call.inputs[1].boxes, seen.boxes[row]), d) for row, d in shown.items())
+            rows.append([_neighbourhood(call, row, d, scene, convention) for row, d in found])
+        return draw_closeups(scene.image_rgb, rows)
+
+    def _looked(
+        self, seen: Regressed, calls: Mapping[str, list[Call]], row: int, detection: int, scene: Scene
+    ) -> Closeup:
+        """Return the close-up of the regressed RoI of a row."""
+        box = in_image(seen.boxes[row : row + 1], scene, seen.context.convention)[0]
+        found = [(_DETECTION, scene.detections.pred_boxes.tensor[detection].numpy()), (_ROI, box.numpy())]
+        if "border" in calls:
+            bins = calls["border"][-1].output.shape[-1]
+            found.append((_RING, ring(box, bins, self.border.edge).numpy()))
+        bars = []
+        if "weights" in calls:
+            weights = level_weights(self.parts["weights"], calls["weights"])[:, row]
+            strides = seen.context.table.strides
+            bars = [Bar(f"stride {s}", float(w), _WEIGHT) for s, w in zip(strides, weights, strict=True)]
+        return Closeup(label(scene, detection), found, bars=bars)
+
+
+def level_weights(term: LevelWeightedTerm, calls: list[Call]) -> Tensor:
+    """Return the weights (L, P) of the levels for the RoIs of all calls, which each saw some of them."""
+    return torch.cat([term.weights(*call.inputs) for call in calls], dim=1)
+
+
+def ring(box: Tensor, bins: int, edge: int) -> Tensor:
+    """Return the middles of the bins that a border of ``edge`` bins keeps.
+
+    Args:
+        box: (4,).
+        bins: S.
+        edge: width of the border in bins.
+
+    Returns:
+        (n, 2, 2), each middle twice, as points that have not moved, (x, y).
+    """
+    kept = BorderTerm(edge=edge)(torch.ones(1, 1, 1, bins, bins))[0, 0]
+    middles = (kept.nonzero().flip(1) + 0.5) / bins
+    points = box[:2] + (box[2:] - box[:2]) * middles
+    return torch.stack([points, points], dim=1)
+
+
+def graph_weights(call: Call, row: int) -> tuple[Tensor, Tensor]:
+    """Return the RoIs that a RoI is classified together with, and what each of them counts.
+
+    Args:
+        call: of the graph, which is given the embedding, the RoIs and the classifier.
+        row: of the RoI, 0..R-1.
+
+    Returns:
+        Rows (n,) of the RoIs of its level and their weights (n,): how far the layer of the level is given
+        the features of each. They are not negative, and need not sum to one.
+    """
+    embedding, rois, classifier = call.inputs
+    rows = (rois.levels == rois.levels[row]).nonzero().squeeze(1)
+    semantics = class_semantics(embedding[rows], classifier)
+    each = torch.eye(len(rows), device=semantics.device, dtype=semantics.dtype)
+    mixed = ProposalGraph.mix(rois.boxes[rows], each, semantics)
+    return rows, mixed[(rows == row).nonzero()[0, 0]]
+
+
+def _neighbourhood(
+    call: Call, row: int, detection: int, scene: Scene, convention: ContinuousBoxes
+) -> Closeup:
+    """Return the whole image with the RoI of a row and those that count most for it."""
+    rois: RoIs = call.inputs[1]
+    rows, weights = graph_weights(call, row)
+    shares, order = (weights / weights.sum()).sort(descending=True, stable=True)
+    best = rows[order[: len(_NEIGHBOURS)]]
+    boxes = in_image(rois.boxes[[row, *best.tolist()]], scene, convention).numpy()
+    bars = [Bar(s.label, float(x), s.colour) for s, x in zip(_NEIGHBOURS, shares, strict=False)]
+    bars += [Bar("none", 0.0, _OTHERS)] * (len(_NEIGHBOURS) - len(bars))
+    rest = len(rows) - len(best)
+    bars.append(Bar(f"{rest} others", float(shares[len(best) :].sum()), _OTHERS))
+    marks = [*zip(_NEIGHBOURS, boxes[1:], strict=False), (_ROI, boxes[0])]
+    heading = f"{label(scene, detection)}: graph of {len(rows)} RoIs"
+    return Closeup(heading, marks, whole=True, bars=bars)

@@ -1,0 +1,153 @@
+"""Draws where SALT looks: the points of regression and of classification, and the coarse box around them.
+
+Symbols: P priors and M cells of all levels, K classes, H x W cells of a level. Boxes are XYXY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from htd.modeling.dense import Priors
+from htd.modeling.salt.points import POINTS, offsets
+from htd.visualize.closeup import Closeup, Style, draw_closeups
+from htd.visualize.drawers.base import Call, Drawer, Scene
+from htd.visualize.drawers.frame import in_image, label, points_in_image, shown_once
+from htd.visualize.drawers.priors import class_scores, level_of, origins
+
+_COARSE = Style("coarse box", "orange", "--")
+_FINAL = Style("final box", "lime", "-")
+_REGRESSION = Style("points of regression", "orange", ".")
+_CLASSES = Style("points of classes, from those of regression", "cyan", ".")
+_CELL = Style("cell", "white", ".")
+_OPERATOR = "head.towers.operator"
+_TASKS = ("regression", "classification")
+
+
+class Looked(NamedTuple):
+    """What a model predicted and where it looked, in pixels of the network's input.
+
+    The operator knows cells alone: it reads the map at a cell's node, column and row times the stride, and at
+    points around it. Hosts whose boxes start in the middle of a cell (FCOS) start half a cell from there, so
+    their coarse boxes lie half a cell off the points that they lay out.
+
+    Attributes:
+        priors: of the image.
+        scores: (P, K), those of classes, times the centerness if there is one.
+        boxes: (P, 4), final, as they are before they are suppressed and clipped.
+        coarse: (M, 4), around the host's points.
+        nodes: (M, 2), as (x, y).
+        points: of each task (M, 9, 2), as (x, y).
+    """
+
+    priors: Priors
+    scores: Tensor
+    boxes: Tensor
+    coarse: Tensor
+    nodes: Tensor
+    points: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, calls: Mapping[str, list[Call]]) -> Looked:
+        """Read the last call of the head, and those of the operator's two convolutions at its levels."""
+        head = calls["head"][-1]
+        priors = model.priors(head.inputs[0])
+        strides = priors.stride_of_each[:: priors.per_cell, None]
+        cells = {task: _at_levels(calls[task][-len(priors.shapes) :]) for task in _TASKS}
+        nodes = torch.cat([_nodes(*shape) for shape in priors.shapes]).to(strides) * strides
+        host = priors.centers[:: priors.per_cell]
+        # Of the points of regression those with odd numbers lie on the sides of the coarse box.
+        upper, left, right, lower = cells["regression"][:, 1::2].unbind(dim=1)
+        sides = torch.stack([left[:, 0], upper[:, 1], right[:, 0], lower[:, 1]], dim=1)
+        return cls(
+            priors=priors,
+            scores=class_scores(head.output),
+            boxes=model.decoder(head.output.regression, priors)[0],
+            coarse=host.repeat(1, 2) + sides * strides,
+            nodes=nodes,
+            points={task: nodes[:, None] + cells[task] * strides[:, None] for task in _TASKS},
+        )
+
+
+class SALTDrawer(Drawer):
+    """The cells that the best detections come from, close up; several detections of a cell are shown once.
+
+    A model is drawn if it has the parts ``head.towers.operator.regression`` and
+    ``head.towers.operator.classification``, whatever detector the operator is in.
+
+    Args:
+        model: a dense detector.
+    """
+
+    name = "salt"
+
+    def __init__(self, model: nn.Module):
+        operator = model.get_submodule(_OPERATOR)
+        super().__init__({"head": model.head, **{task: getattr(operator, task) for task in _TASKS}})
+        self.model = model
+
+    @classmethod
+    def of(cls, model: nn.Module) -> SALTDrawer | None:
+        """Return a drawer if the model has what is drawn."""
+        parts = dict(model.named_modules())
+        return cls(model) if all(f"{_OPERATOR}.{task}" in parts for task in _TASKS) else None
+
+    @torch.no_grad()
+    def draw(self, scene: Scene, calls: Mapping[str, list[Call]]) -> np.ndarray | None:
+        """Return close-ups in one row, None if there is no detection."""
+        if not len(scene.detections):
+            return None
+        looked = Looked.of(self.model, calls)
+        found = origins(looked.boxes, looked.scores, scene)
+        per_cell = looked.priors.per_cell
+        row = []
+        for detection in shown_once([prior // per_cell for prior in found], scene).values():
+            stride = looked.priors.strides[level_of(looked.priors, found[detection])]
+            heading = f"{label(scene, detection)}, at stride {stride}"
+            row.append(Closeup(heading, marks(looked, found[detection], scene)))
+        return draw_closeups(scene.image_rgb, [row])
+
+
+def marks(looked: Looked, prior: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:
+    """Return what is drawn of a prior and its cell, in the frame of the image.
+
+    A way leads to each point of classes from the point of regression that it was made of.
+    """
+    cell = prior // looked.priors.per_cell
+    coarse, final = (in_image(x[None], scene)[0] for x in (looked.coarse[cell], looked.boxes[prior]))
+    points, classes = (points_in_image(looked.points[task][cell], scene) for task in _TASKS)
+    node = points_in_image(looked.nodes[cell], scene)
+    return [
+        (_COARSE, coarse.numpy()),
+        (_FINAL, final.numpy()),
+        (_CLASSES, torch.stack([points, classes], dim=1).numpy()),
+        (_REGRESSION, torch.stack([points, points], dim=1).numpy()),
+        (_CELL, node.expand(1, 2, 2).numpy()),
+    ]
+
+
+def places(offset: Tensor) -> Tensor:
+    """Return where a 3x3 convolution around each cell samples.
+
+    Args:
+        offset: (1, 18, H, W), of its taps, in cells.
+
+    Returns:
+        (H * W, 9, 2), from the cell, as (x, y).
+    """
+    points = offset - offsets(torch.zeros_like(offset))
+    return points[0].flatten(1).T.unflatten(1, (POINTS, 2)).flip(2)
+
+
+def _at_levels(calls: Sequence[Call]) -> Tensor:
+    """Return the places (M, 9, 2) of the calls at all levels, which are given (map, offsets)."""
+    return torch.cat([places(call.inputs[1].float()) for call in calls])
+
+
+def _nodes(height: int, width: int) -> Tensor:
+    """Return (column, row) of the cells of a level, row by row, (H * W, 2)."""
+    return torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)
