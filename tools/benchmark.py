@@ -19,7 +19,9 @@ between, --component htd_second_stage prints. Overrides (key=value) are given to
 The components htc_memory, htc_inference, htc_forms, tsd_inference and tsd_training are whole models, too, but
 what they have to do does not depend on their weights: all get the same 1000 proposals and keep the same 100
 detections, and in training each of their stages learns from 512 RoIs an image, of which 128 are positive.
-In tood_inference and tood_training the weights are random, and TOOD is measured beside ATSS.
+In tood_inference and tood_training the weights are random, and TOOD is measured beside ATSS; salt_inference
+and salt_training measure SALT-Net beside GFL, salt_plug_ins_inference and salt_plug_ins_training each dense
+detector beside itself with the SALT operator, whose points are spread as those of a trained one would be.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from benchmark_htc import MODEL_COMPONENTS as HTC_COMPONENTS
 from benchmark_masks import paste_masks
 from benchmark_measure import Comparison
 from benchmark_models import ModelCost, Settings, config_candidates, measure_models
+from benchmark_salt import MODEL_COMPONENTS as SALT_COMPONENTS
 from benchmark_tables import Table, number, numbers
 from benchmark_tood import MODEL_COMPONENTS as TOOD_COMPONENTS
 from benchmark_tsd import MODEL_COMPONENTS as TSD_COMPONENTS
@@ -44,6 +47,7 @@ LARGER = {
     **HTC_COMPONENTS,
     **TSD_COMPONENTS,
     **TOOD_COMPONENTS,
+    **SALT_COMPONENTS,
     "paste_masks": paste_masks,
 }  # called with settings and overrides
 

@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,9 +11,7 @@ from detectron2.utils.logger import setup_logger
 from htd.data.toy import make_toy_data
 from htd.errors import UserError, run_cli
 from htd.visualize import draw_results
-
-ROOT = Path(__file__).resolve().parent.parent
-METRIC = "bbox/AP"
+from runs import METRIC, ROOT, last_value, train_net
 
 
 def parse_arguments():
@@ -42,12 +37,13 @@ def command():
     make_toy_data(toy, strength=flags.strength)
 
     logger.info("step 2 of 4: training, with an evaluation at its end")
-    train_net(flags, output, run)
+    train_net(flags.config_file, run, toy.parent, flags.overrides)
     trained = last_value(run / "metrics.json")
 
     logger.info("step 3 of 4: evaluation of the saved checkpoint with --eval-only")
     weights = run / "model_final.pth"
-    train_net(flags, output, again, "--eval-only", f"train.init_checkpoint={weights}")
+    evaluation = ["--eval-only", *flags.overrides, f"train.init_checkpoint={weights}"]
+    train_net(flags.config_file, again, toy.parent, evaluation)
     evaluated = json.loads((again / "evaluation.json").read_text())[METRIC]
     if evaluated != trained:
         raise UserError(f"{weights} gives box AP {evaluated}, at the end of the training it was {trained}")
@@ -70,27 +66,6 @@ def command():
     logger.info("box AP %.2f, the same from the saved checkpoint; %.1f minutes%s", trained, minutes, lines)
     if trained < flags.least_ap:
         raise UserError(f"box AP {trained:.2f} is below the {flags.least_ap:g} that the demo is to reach")
-
-
-def train_net(flags, output, folder, *arguments):
-    """Run train_net.py into an emptied folder, on the demo's data, with further arguments."""
-    shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", flags.config_file, *arguments]
-    command += [*flags.overrides, f"train.output_dir={folder}"]
-    # Threads that wait for each other lose more than they gain as soon as another program runs.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "DETECTRON2_DATASETS": str(output / "datasets")}
-    status = subprocess.run(command, env=environment).returncode
-    if status:
-        raise UserError(f"train_net.py ended with status {status}; what it wrote above says why")
-
-
-def last_value(path):
-    """Return the last box AP in a metrics file."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    values = [record[METRIC] for record in records if METRIC in record]
-    if not values:
-        raise UserError(f"{path} holds no {METRIC}: the training was not evaluated")
-    return values[-1]
 
 
 if __name__ == "__main__":
