@@ -30,6 +30,7 @@ setup(
         "iopath>=0.1.7,<0.1.11",
         "pycocotools>=2.0.7",
         "timm>=1.0,<2",
+        "matplotlib>=3.7",
         "tqdm>=4.60",
         "PyYAML>=6",
     ],

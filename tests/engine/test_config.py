@@ -148,6 +148,11 @@ def test_missing_file_names_a_near_one():
         ("c.py", "x = 1\ny = 1 +\n", r"cannot be read: SyntaxError: invalid syntax \(.*c.py, line 2\)"),
         ("c.py", "from .c2 import x\n", r"cannot be read: SyntaxError: .* \(.*c2.py, line 2\)"),
         ("c.py", "import math\nmath.sqrt(-1)\n", r"cannot be read: ValueError: .*c.py, line 2\)"),
+        (
+            "c.py",
+            "from htd.errors import UserError\nraise UserError('x: wrong. Do y')\n",
+            "cannot be read: x: wrong. Do y$",
+        ),
         ("c.py", "import no_such_module\n", "cannot be read: ModuleNotFoundError: .*c.py, line 1"),
         (
             "c.py",

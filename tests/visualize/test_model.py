@@ -80,6 +80,19 @@ def test_the_log_says_why_nothing_is_drawn(drawer, monkeypatch, caplog):
     ]
 
 
+def test_the_log_says_what_helps_where_the_model_finds_nothing(caplog):
+    nothing = Model().eval()
+    nothing.forward = lambda batch: [{"instances": instances_without_rows()}]
+    draw_model(nothing, INPUTS, IMAGE)
+    assert "lower the score_threshold of its config" in caplog.text
+
+
+def instances_without_rows():
+    found = Instances((120, 160), pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0))
+    found.pred_classes = torch.zeros(0, dtype=torch.int64)
+    return found
+
+
 @pytest.mark.parametrize(
     ("options", "scores"),
     [({}, [0.9, 0.5]), ({"score_threshold": 0.1}, [0.9, 0.5, 0.2]), ({"max_objects": 1}, [0.9])],

@@ -10,17 +10,19 @@ from .dense import term
 from .gfl import model
 
 
-def plug_in_salt(model, residual=True):
+def plug_in_salt(model, residual=True, norm="GN"):
     """Put the operator, in place, behind the towers of any dense model, and train its coarse boxes.
 
     Their loss has the weights and the normaliser of the host's box loss, which has to be named
-    ``loss_box_reg``, and half of its factor.
+    ``loss_box_reg``, and half of its factor. ``residual`` is the adapter's, ``norm`` the operator's.
     """
+    if not {"head", "supervision"} <= set(model):
+        raise UserError("plug_in_salt: the model has no head and supervision; take that of a dense detector")
     head = model.head
     if "operator" in head.towers:
         raise UserError("plug_in_salt: model.head.towers have the SALT operator already; plug it in once")
     operator = L(SALTOperator)(
-        channels="${..towers.channels}", num_levels=len(model.head_in_features), norm="GN", coarse=True
+        channels="${..towers.channels}", num_levels=len(model.head_in_features), norm=norm, coarse=True
     )
     for name in ("channels", "num_layers"):
         if name in head.predictors:

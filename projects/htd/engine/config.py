@@ -107,6 +107,8 @@ def _read(path: str) -> DictConfig:
 def _where_and_why(error: Exception, path: str) -> str:
     """Return what went wrong in one line, with the file (a config may import others) and its line."""
     cause = error.__cause__ or error
+    if isinstance(cause, UserError):
+        return str(cause)
     if isinstance(cause, SyntaxError) and cause.filename in (None, "<unknown>"):
         # The parser is given a text without a name, and Detectron2 names the file around its error.
         named = re.search(r"Config file (.*) has syntax error", str(error))

@@ -49,8 +49,10 @@ def draw_model(
     finally:
         model.train(was_training)
     if not (found.scores >= score_threshold).any():
-        best = f"the highest score is {found.scores.max():.3g}" if len(found) else "there is none at all"
-        _LOGGER.warning("no detection scores %g or more, %s; lower --score-threshold", score_threshold, best)
+        best = "the model gives none: train it further, or lower the score_threshold of its config"
+        if len(found):
+            best = f"the highest score is {found.scores.max():.3g}; lower --score-threshold"
+        _LOGGER.warning("no detection scores %g or more, %s", score_threshold, best)
     found = found[found.scores >= score_threshold]
     found = found[found.scores.argsort(descending=True, stable=True)[:max_objects]]
     size = tuple(inputs["image"].shape[-2:])

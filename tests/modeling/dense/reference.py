@@ -37,16 +37,15 @@ OUR_LOSSES = {
 }
 
 
-def without_backbone(
-    leaf: str, system: str, manifest: str, device, extra_classes: int = 0
-) -> tuple[nn.Module, dict[str, str]]:
+def without_backbone(leaf: str, system: str, manifest: str, device, extra_classes: int = 0) -> tuple:
     """Return the detector of a config, all but its backbone, with the weights of a head's manifest.
 
     The second value has our name of each published one.
     """
     config = model_config(leaf)
     config.backbone = None
-    config.head.predictors.extra_classes = extra_classes
+    if extra_classes:  # not every predictor has them
+        config.head.predictors.extra_classes = extra_classes
     model = instantiate(config)
     weights, report = convert(published_weights(system, manifest), model)
     model.load_state_dict(weights, strict=True)

@@ -95,6 +95,8 @@ def test_operator_is_plugged_in_once_and_beside_a_box_loss():
     config = LazyConfig.load("configs/salt/salt_atss_r50_fpn_1x.py").model
     with pytest.raises(UserError, match="have the SALT operator already"):
         plug_in_salt(config)
+    with pytest.raises(UserError, match="no head and supervision; take that of a dense"):
+        plug_in_salt(LazyConfig.load("configs/baselines/faster_rcnn_r50_fpn_1x.py").model)
     config = LazyConfig.load("configs/baselines/atss_r50_fpn_1x.py").model
     config.supervision.terms[1].name = "loss_box"
     with pytest.raises(UserError, match="loss_box_reg, whose .* there are loss_cls, loss_box, loss_center"):
