@@ -232,12 +232,14 @@ def fail_to_measure(*given):
 
 
 @pytest.mark.slow
-def test_real_trainings_and_a_call_that_does_nothing(tmp_path, caplog):
+def test_real_trainings_and_a_call_that_does_nothing(tmp_path):
     call(tmp_path, "--systems", "htc", "--strengths", "0.5", "--time-images", "1")
     log = next(tmp_path.rglob("train_net.log")).read_text()
     table = (tmp_path / "compare.md").read_text()
     assert "| HTC | 0.5 |" in table and "| Cascade Mask R-CNN | 0.5 |" in table
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert len(made) == 2
     call(tmp_path, "--systems", "htc", "--strengths", "0.5", "--time-images", "1")
-    assert "2 of 2 trainings are finished" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == made
     assert next(tmp_path.rglob("train_net.log")).read_text() == log
     assert (tmp_path / "compare.md").read_text() == table
