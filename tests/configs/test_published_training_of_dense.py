@@ -18,6 +18,7 @@ from tests.configs.dense_tables import (
     UNPUBLISHED,
 )
 from tests.configs.leaves import config_of, full_size
+from tests.configs.schedules import assert_schedule
 
 ALL = [*SYSTEMS, *UNPUBLISHED]
 leaves = pytest.mark.parametrize("leaf", ALL)
@@ -33,16 +34,7 @@ def length(leaf):
 
 @leaves
 def test_schedule(leaf):
-    cfg, (epochs, iterations, *drops) = config(leaf), length(leaf)
-    assert iterations == epochs * math.ceil(COCO_IMAGES / BATCH)
-    assert cfg.train.max_iter == iterations
-    assert cfg.dataloader.train.total_batch_size == cfg.train.reference_batch_size == BATCH
-    multiplier = instantiate(cfg.lr_multiplier)
-    rate = [multiplier(step / iterations) for step in (0, 250, 500)]
-    assert rate == pytest.approx([0.001, 0.5005, 1.0], abs=1e-6)
-    for number, drop in enumerate(drops):
-        before, after = (multiplier((drop + d) / iterations) for d in (-1, 1))
-        assert (before, after) == pytest.approx((0.1**number, 0.1 ** (number + 1)))
+    assert_schedule(config(leaf), *length(leaf))
 
 
 @leaves

@@ -7,9 +7,10 @@ from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
 from tests import golden
-from tests.configs.dense_tables import BATCH, COCO_IMAGES, SCHEDULES, described
+from tests.configs.dense_tables import SCHEDULES, described
 from tests.configs.leaves import LEAVES, config_of, full_size
 from tests.configs.salt_tables import BACKBONES, DEFORMABLE, MANIFESTS, PLUG_INS, SALT, TRAINED_AT
+from tests.configs.schedules import assert_schedule
 from tests.configs.test_published_values_of_dense import measured, model_of, phases_of
 
 leaves = pytest.mark.parametrize("leaf", MANIFESTS)
@@ -121,15 +122,8 @@ def test_backbone_and_first_weights(leaf):
 
 @all_leaves
 def test_schedule_and_optimizer(leaf):
-    cfg, (epochs, iterations, *drops) = config(leaf), SCHEDULES["2x" if "_2x" in leaf else "1x"]
-    assert cfg.train.max_iter == iterations == epochs * math.ceil(COCO_IMAGES / BATCH)
-    assert cfg.dataloader.train.total_batch_size == cfg.train.reference_batch_size == BATCH
-    multiplier = instantiate(cfg.lr_multiplier)
-    rate = [multiplier(step / iterations) for step in (0, 250, 500)]
-    assert rate == pytest.approx([0.001, 0.5005, 1.0], abs=1e-6)
-    for number, drop in enumerate(drops):
-        before, after = (multiplier((drop + d) / iterations) for d in (-1, 1))
-        assert (before, after) == pytest.approx((0.1**number, 0.1 ** (number + 1)))
+    cfg = config(leaf)
+    assert_schedule(cfg, *SCHEDULES["2x" if "_2x" in leaf else "1x"])
     assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.01, 0.9, 1e-4)
     assert cfg.train.clip_grad_norm is None and not cfg.train.amp.enabled
 
