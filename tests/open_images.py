@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from htd.data import OfficialAnnotations, TextAnnotations, open_images_dataset
-from tests.golden import arrays
+from tests.recorded import arrays
 
 REFERENCE = "openimages_eval"
 _HEAD = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction"

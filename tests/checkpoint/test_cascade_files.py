@@ -9,7 +9,7 @@ import torch
 from htd.checkpoint import convert
 from htd.checkpoint.formats import COUNTER
 from htd.errors import UserError
-from tests import golden
+from tests import recorded
 from tests.checkpoint import whole
 from tests.checkpoint.whole import convert_one_to_one, model_of
 
@@ -79,7 +79,7 @@ SINGLE_STAGE_PLACES = {
     ],
 )
 def test_values_arrive_unchanged(config, manifest, places):
-    weights = golden.published_weights("htc", manifest)
+    weights = recorded.published_weights("htc", manifest)
     model = copy.deepcopy(model_of(config)).to_empty(device="cpu")
     converted, report = convert(weights, model)
     model.load_state_dict(converted, strict=True)

@@ -13,7 +13,7 @@ from htd.checkpoint.formats import FORMATS
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError, run_cli
-from tests import golden
+from tests import recorded
 
 R50, R101 = "configs/htd/htd_r50_fpn_1x.py", "configs/htd/htd_r101_fpn_2x.py"
 R50_MASK, HTC = "configs/htd/htd_mask_r50_fpn_1x.py", "configs/htc/htc_r50_fpn_1x.py"
@@ -52,7 +52,7 @@ def published(spec, form, model):
 @pytest.fixture(scope="module")
 def weights():
     """Published names with the shapes of the narrow model."""
-    return published(golden.manifest("htd", "manifest_r50"), "htd", narrow_model())
+    return published(recorded.manifest("htd", "manifest_r50"), "htd", narrow_model())
 
 
 def save(weights, path):
@@ -120,7 +120,7 @@ def test_what_begins_anew_is_the_same_in_each_file(tmp_path, source):
 
 def test_converted_htc_is_loaded_by_the_engine(tmp_path, capsys):
     model, found = (narrow_model(config=HTC, overrides=NARROW_HTC) for _ in range(2))
-    weights = published(golden.manifest("htc", "htc_r50"), "htc", model)
+    weights = published(recorded.manifest("htc", "htc_r50"), "htc", model)
     source, target = save(weights, tmp_path / "published.pth"), tmp_path / "ours.pth"
     with pytest.raises(UserError, match=rf"\(HTC\) .* convert them first: .* --config-file {HTC} "):
         check_weights_file(str(source), HTC, find_unconverted)

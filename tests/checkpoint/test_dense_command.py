@@ -10,7 +10,7 @@ from htd.checkpoint.formats import FORMATS
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError
-from tests import golden
+from tests import recorded
 
 TOOD, ATSS = "configs/tood/tood_r50_fpn_1x.py", "configs/baselines/atss_r50_fpn_1x.py"
 AUTHORS = "author_keys_tood_r50_fpn_1x"
@@ -34,7 +34,7 @@ def source(request, tmp_path, model):
     """A file with the names of a release, with random values in the shapes of the narrow model."""
     torch.manual_seed(0)
     own, weights = model.state_dict(), {}
-    for key in golden.manifest("tood", request.param)["entries"]:
+    for key in recorded.manifest("tood", request.param)["entries"]:
         shape = own[FORMATS["tood"].place(key)[0]].shape
         weights[key] = torch.tensor(0) if key.endswith("tracked") else torch.randn(shape)
     torch.save({"meta": {"epoch": 12}, "state_dict": weights}, tmp_path / "published.pth")

@@ -9,7 +9,7 @@ from htd.checkpoint import convert
 from htd.checkpoint.formats import FORMATS, choose
 from htd.errors import UserError
 from htd.modeling.dense import DenseHead, Predictors, TwinTowers, Unscaled
-from tests import golden
+from tests import recorded
 from tests.checkpoint.whole import convert_one_to_one, file_of, model_of
 
 RETINANET, FCOS = "baselines/retinanet_r50_fpn_1x", "baselines/fcos_r50_fpn_1x"
@@ -195,6 +195,6 @@ class TestAnchorsOfRetinaNet:
 
 
 def test_values_arrive_unchanged():
-    weights = golden.published_weights("salt", "manifest_gfl_head")
+    weights = recorded.published_weights("salt", "manifest_gfl_head")
     converted, report = convert(weights, model_of(GFL).head)
     assert all(converted[ours].data_ptr() == weights[key].data_ptr() for key, ours in report.used.items())

@@ -4,7 +4,7 @@ import pytest
 
 from htd.checkpoint import convert
 from htd.errors import UserError
-from tests import golden
+from tests import recorded
 from tests.checkpoint import whole
 from tests.checkpoint.whole import build, model_of
 
@@ -26,7 +26,7 @@ def test_every_config_takes_its_file_one_to_one(config, manifest):
     weights, model = file_of(manifest), model_of(config)
     converted, report = convert(weights, model)
     model.load_state_dict(converted, strict=True)
-    aliases = golden.manifest("htd", manifest)["alias"]
+    aliases = recorded.manifest("htd", manifest)["alias"]
     assert report.complete and not report.ignored and not report.counters and not report.new
     assert report.aliases == aliases
     assert set(report.used) == set(weights) - set(aliases)
@@ -37,7 +37,7 @@ def test_every_config_takes_its_file_one_to_one(config, manifest):
 
 def test_values_are_those_of_the_file():
     weights, model = file_of("manifest_r50", device="cpu"), model_of("htd/htd_r50_fpn_1x")
-    for second, first in golden.manifest("htd", "manifest_r50")["alias"].items():
+    for second, first in recorded.manifest("htd", "manifest_r50")["alias"].items():
         weights[second] = weights[first]
     converted, report = convert(weights, model)
     for key, ours in report.used.items():
@@ -107,7 +107,7 @@ def test_wrong_backbone_lists_every_tensor():
     weights, model = file_of("manifest_r101"), model_of("htd/htd_r50_fpn_1x")
     with pytest.raises(UserError) as caught:
         convert(weights, model)
-    left_over = set(weights) - set(golden.manifest("htd", "manifest_r50")["entries"])
+    left_over = set(weights) - set(recorded.manifest("htd", "manifest_r50")["entries"])
     assert len(left_over) == 306 and "in the file, not in the model (306):" in str(caught.value)
     assert all(f"    {key} -> " in str(caught.value) for key in left_over)
 

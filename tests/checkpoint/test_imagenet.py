@@ -13,7 +13,7 @@ from torch import nn
 from htd.checkpoint import imagenet
 from htd.errors import UserError
 from htd.modeling.backbones import XavierFPN, build_res2net, build_resnet
-from tests import golden
+from tests import recorded
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ def test_deformable_layers_take_the_weights_of_the_layers_they_replace():
 @pytest.mark.parametrize("deform_stages", [(), ("res4", "res5")])
 def test_res2net(deform_stages):
     """Nothing of the file is left but the classifier; nothing of the network but offsets, which are new."""
-    entries = golden.manifest("salt", "manifest_res2net101_v1d_26w_4s")["entries"]
+    entries = recorded.manifest("salt", "manifest_res2net101_v1d_26w_4s")["entries"]
     with torch.device("meta"):
         weights = {name: torch.empty(shape) for name, shape in entries.items()}
         weights |= {"fc.weight": torch.empty(1000, 2048), "fc.bias": torch.empty(1000)}

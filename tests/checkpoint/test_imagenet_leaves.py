@@ -6,7 +6,7 @@ from detectron2.config import LazyConfig, instantiate
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from htd.checkpoint import imagenet
-from tests import golden
+from tests import recorded
 
 R50, R101, R152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 # uri: blocks, groups, width of a group
@@ -42,7 +42,7 @@ def classifier(uri):
         if uri in NETWORKS:
             blocks, groups, width = NETWORKS[uri]
             return ResNet(Bottleneck, list(blocks), groups=groups, width_per_group=width).state_dict()
-        entries = golden.manifest("tsd", "manifest_senet154")["entries"]
+        entries = recorded.manifest("tsd", "manifest_senet154")["entries"]
         return {name: torch.zeros(shape) for name, shape in entries.items()}
 
 

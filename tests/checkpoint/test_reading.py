@@ -16,7 +16,7 @@ import torch
 
 from htd.checkpoint import find_unconverted, read_checkpoint, state_dict_of
 from htd.errors import UserError
-from tests import golden
+from tests import recorded
 from tests.checkpoint.tiny import published
 
 LEGACY = [False, True]
@@ -190,7 +190,7 @@ class TestDescribeUnconverted:
         ],
     )
     def test_published_files(self, tmp_path, name, prefix, title):
-        keys = [prefix + key for key in golden.manifest(*name.split("/"))["entries"]]
+        keys = [prefix + key for key in recorded.manifest(*name.split("/"))["entries"]]
         path = save({"state_dict": dict.fromkeys(keys, torch.zeros(1))}, tmp_path / "a.pth")
         assert find_unconverted(path) == (title, "")
 

@@ -10,7 +10,7 @@ from htd.checkpoint.formats import FORMATS
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError
-from tests import golden
+from tests import recorded
 
 CONFIG = "configs/salt/salt_r50_fpn_1x.py"
 FORM = FORMATS["salt"]
@@ -33,7 +33,7 @@ def source(tmp_path, model):
     """A file with the published names and random values in the shapes of the narrow model."""
     torch.manual_seed(0)
     own, weights = model.state_dict(), {"bbox_head.integral.project": torch.arange(17.0)}
-    for key in golden.manifest("salt", "manifest_salt_r50_fpn_1x")["entries"].keys() - weights.keys():
+    for key in recorded.manifest("salt", "manifest_salt_r50_fpn_1x")["entries"].keys() - weights.keys():
         shape = own[FORM.place(key)[0]].shape
         weights[key] = torch.tensor(0) if key.endswith("tracked") else torch.randn(shape)
     torch.save({"meta": {"epoch": 12}, "state_dict": weights}, tmp_path / "published.pth")

@@ -7,7 +7,7 @@ from htd.checkpoint import convert
 from htd.checkpoint.formats import FORMATS, choose
 from htd.errors import UserError
 from htd.modeling.salt import SALTOperator
-from tests import golden
+from tests import recorded
 from tests.checkpoint.salt_files import (
     PLUG_INS,
     R2_101_DCNX,
@@ -93,7 +93,7 @@ BODIES = {
 
 @pytest.mark.parametrize("config", BODIES)
 def test_places(config):
-    keys = golden.manifest("salt", SALT_NET[config])["entries"]
+    keys = recorded.manifest("salt", SALT_NET[config])["entries"]
     form = choose(keys)
     found = {key: form.place(key, keys)[0] for key in keys if key != PROJECT}
     assert len(set(found.values())) == len(found)
@@ -139,7 +139,7 @@ def test_scalars_that_are_left_out_for_a_reason():
 
 
 def test_operator_alone():
-    weights = golden.published_weights("salt", "manifest_operator")
+    weights = recorded.published_weights("salt", "manifest_operator")
     with torch.device("meta"):
         operator = SALTOperator(num_levels=1)
     converted, report = convert(weights, operator, source="salt")
@@ -148,7 +148,7 @@ def test_operator_alone():
 
 
 def test_values_arrive_unchanged():
-    weights = golden.published_weights("salt", "manifest_head_dcnx")
+    weights = recorded.published_weights("salt", "manifest_head_dcnx")
     converted, report = convert(weights, model_of(X101_DCNX, *EXTRA_CLASS).head)
     assert all(converted[ours].data_ptr() == weights[key].data_ptr() for key, ours in report.used.items())
 

@@ -6,7 +6,7 @@ import torch
 from htd.checkpoint import convert
 from htd.checkpoint.formats import FORMATS, choose
 from htd.errors import UserError
-from tests import golden
+from tests import recorded
 from tests.checkpoint import whole
 from tests.checkpoint.whole import convert_one_to_one, model_of
 
@@ -71,7 +71,7 @@ PLACES = {
 
 
 def test_places():
-    keys = golden.manifest("tood", DCN_FILE)["entries"]
+    keys = recorded.manifest("tood", DCN_FILE)["entries"]
     form = choose(keys)
     found = {key: form.place(key, keys)[0] for key in keys}
     assert len(set(found.values())) == len(found)
@@ -80,8 +80,8 @@ def test_places():
 
 @pytest.mark.parametrize(("config", "manifest"), AUTHORS.items())
 def test_authors_names_lead_where_those_of_mmdetection_do(config, manifest):
-    theirs = golden.manifest("tood", manifest)["entries"]
-    openmmlab = golden.manifest("tood", CONFIGS[config])["entries"]
+    theirs = recorded.manifest("tood", manifest)["entries"]
+    openmmlab = recorded.manifest("tood", CONFIGS[config])["entries"]
     form, respelt = FORMATS["tood"], set()
     for key in theirs:
         module = next((name for name in SPELLING if f".{name}." in key), None)
@@ -92,7 +92,7 @@ def test_authors_names_lead_where_those_of_mmdetection_do(config, manifest):
 
 
 def test_a_file_with_both_spellings_has_to_agree():
-    weights = golden.published_weights("tood", "head_tood", "bbox_head.cls_prob_module")
+    weights = recorded.published_weights("tood", "head_tood", "bbox_head.cls_prob_module")
     second = {key.replace("module.0", "conv1").replace("module.2", "conv2"): v for key, v in weights.items()}
     tood = {"bbox_head.tood_cls.bias": torch.zeros(80)}
     part = torch.nn.Sequential(torch.nn.Conv2d(1536, 64, 1), torch.nn.ReLU(), torch.nn.Conv2d(64, 1, 3))
@@ -130,11 +130,11 @@ def test_head_alone(manifest, config):
 
 
 def test_values_arrive_unchanged():
-    weights = golden.published_weights("tood", "head_tood_dcn2")
+    weights = recorded.published_weights("tood", "head_tood_dcn2")
     converted, report = convert(weights, model_of(R101_DCN).head)
     assert all(converted[ours].data_ptr() == weights[key].data_ptr() for key, ours in report.used.items())
 
 
 def test_kind_of_boxes_shows_neither_in_names_nor_in_shapes():
-    free, based = (golden.manifest("tood", CONFIGS[config])["entries"] for config in (R50, ANCHOR_BASED))
+    free, based = (recorded.manifest("tood", CONFIGS[config])["entries"] for config in (R50, ANCHOR_BASED))
     assert free == based

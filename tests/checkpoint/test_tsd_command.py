@@ -11,7 +11,7 @@ from htd.checkpoint.formats.class_order import without_background, without_backg
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError
-from tests import golden
+from tests import recorded
 
 MASK, CONTINUOUS = "configs/tsd/tsd_mask_r50_fpn_1x.py", "configs/tsd/tsd_faster_r50_fpn_1x_continuous.py"
 STAGE = "model.roi_heads.stages.0.head"
@@ -34,7 +34,7 @@ def model():
 def source(tmp_path, model):
     """A file with the published names, with random values in the shapes of the narrow model."""
     torch.manual_seed(0)
-    keys = golden.manifest("tsd", "manifest_mask_rcnn_r50_fpn_TSD_1x")["entries"]
+    keys = recorded.manifest("tsd", "manifest_mask_rcnn_r50_fpn_TSD_1x")["entries"]
     own, weights = model.state_dict(), {}
     for key in keys:
         name, rule = FORMATS["tsd_mask"].place(key, keys)

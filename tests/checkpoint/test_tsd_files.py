@@ -5,7 +5,7 @@ import torch
 
 from htd.checkpoint import convert
 from htd.checkpoint.formats import choose
-from tests import golden
+from tests import recorded
 from tests.checkpoint import whole
 from tests.checkpoint.whole import convert_one_to_one, model_of
 
@@ -83,7 +83,7 @@ def stage(number, names=STAGE, published="bbox_head"):
     ],
 )
 def test_places(name, places):
-    keys = golden.manifest("tsd", name)["entries"]
+    keys = recorded.manifest("tsd", name)["entries"]
     form = choose(keys)
     found = {key: form.place(key, keys)[0] for key in keys}
     assert len(set(found.values())) == len(found)

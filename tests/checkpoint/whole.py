@@ -9,7 +9,7 @@ from torch import nn
 
 from htd.checkpoint import ConversionReport, convert
 from htd.checkpoint.formats import COUNTER, choose
-from tests import golden
+from tests import recorded
 
 
 def build(config: str, *overrides: str) -> nn.Module:
@@ -24,7 +24,7 @@ model_of = lru_cache(build)
 
 def file_of(system: str, manifest: str, device: str = "meta") -> dict[str, torch.Tensor]:
     """Return a tensor for each name of a published file."""
-    entries = golden.manifest(system, manifest)["entries"]
+    entries = recorded.manifest(system, manifest)["entries"]
     return {key: torch.zeros(shape, device=device) for key, shape in entries.items()}
 
 

@@ -16,7 +16,7 @@ SALT = GFL._replace(
         for assigner, losses in GFL.phases
     ),
 )
-# The published file of the same training, in the list of parameters under tests/data; another than its leaf.
+# The published file of the same training, in the parameter list under tests/golden; another than its leaf.
 MANIFESTS = {
     "salt/salt_r50_fpn_1x": "manifest_salt_r50_fpn_1x",
     "salt/salt_r50_fpn_2x_ms": "manifest_salt_r50_fpn_2x",

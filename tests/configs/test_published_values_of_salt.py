@@ -6,7 +6,7 @@ import pytest
 from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
-from tests import golden
+from tests import recorded
 from tests.configs.dense_tables import SCHEDULES, described
 from tests.configs.leaves import LEAVES, config_of, full_size
 from tests.configs.salt_tables import BACKBONES, DEFORMABLE, MANIFESTS, PLUG_INS, SALT, TRAINED_AT
@@ -52,7 +52,7 @@ def test_values_of_the_system(leaf):
 @leaves
 def test_number_of_parameters(leaf):
     """Those of the published file, but for the class more."""
-    entries = golden.manifest("salt", MANIFESTS[leaf])["entries"]
+    entries = recorded.manifest("salt", MANIFESTS[leaf])["entries"]
     published = sum(math.prod(shape) for key, shape in entries.items() if not key.endswith(NO_PARAMETERS))
     assert sum(p.numel() for p in model_of(leaf).parameters()) == published - EXTRA_CLASS
 

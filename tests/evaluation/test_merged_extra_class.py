@@ -8,7 +8,7 @@ from htd.evaluation import View
 from htd.modeling.dense.postprocessing import RescaleFirst, SuppressFirst
 from tests.configs.reduced import example, reduced_model
 from tests.evaluation.test_merged_views import SIZE, Told, detector, found_by, merged, picture, resized, same
-from tests.golden import close
+from tests.recorded import close
 
 
 @pytest.mark.parametrize("kind", [RescaleFirst, SuppressFirst])

@@ -17,7 +17,7 @@ from htd.modeling.dense.candidates import PairSelection
 from htd.modeling.dense.postprocessing import RescaleFirst, SuppressFirst
 from tests.configs.reduced import build, example
 from tests.evaluation.detectors import different_but_for_the_backbone
-from tests.golden import close
+from tests.recorded import close
 from tests.static.source import ROOT
 
 SIZE = (64, 96)

@@ -14,8 +14,8 @@ from htd.evaluation import (
     PublishedRule,
     read_detections,
 )
-from tests.golden import arrays
 from tests.open_images import REFERENCE, Official, reference_dataset
+from tests.recorded import arrays
 
 TREE = {"LabelName": "/m/b", "Subcategory": [{"LabelName": "/m/a"}, {"LabelName": "/m/c"}]}
 

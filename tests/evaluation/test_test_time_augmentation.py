@@ -21,7 +21,7 @@ from htd.evaluation.test_time_augmentation import (
 from htd.evaluation.views import ViewFrame
 from htd.layers import ContinuousBoxes, HardNMS, InclusiveBoxes
 from htd.modeling.cascade.prediction import RoIPredictions
-from tests import golden
+from tests import recorded
 from tests.configs.reduced import build, example
 from tests.evaluation.detectors import different_but_for_the_backbone
 from tests.modeling.tsd import small
@@ -40,36 +40,36 @@ def reference_frame(scale, mirrored):
 
 
 def test_merged_proposals_are_the_published_ones():
-    case = golden.tensors("tsd", "det_small")
+    case = recorded.tensors("tsd", "det_small")
     frames = [reference_frame(*view) for view in REFERENCE_VIEWS]
     proposals = [
         Instances(
             frame.view_size,
-            proposal_boxes=Boxes(golden.extents(case[f"aug{v}_proposals"][:, :4])),
+            proposal_boxes=Boxes(recorded.extents(case[f"aug{v}_proposals"][:, :4])),
             objectness_logits=case[f"aug{v}_proposals"][:, 4],
         )
         for v, frame in enumerate(frames)
     ]
     boxes, scores = merged_proposals(proposals, frames, HardNMS(iou_threshold=0.7), 30)
-    golden.close(golden.inclusive(boxes), case["aug_merged_proposals"][:, :4], atol=0.02)
-    golden.close(scores, case["aug_merged_proposals"][:, 4], atol=5e-4)
+    recorded.close(recorded.inclusive(boxes), case["aug_merged_proposals"][:, :4], atol=0.02)
+    recorded.close(scores, case["aug_merged_proposals"][:, 4], atol=5e-4)
 
 
 @torch.no_grad()
 def test_detections_of_four_views_are_the_published_ones():
     """Those of TSD's head, in the published conventions: the same classes in the same order."""
-    case, heads = golden.tensors("tsd", "det_small"), small.roi_heads("det_small")
+    case, heads = recorded.tensors("tsd", "det_small"), small.roi_heads("det_small")
     seen = []
     for v, view in enumerate(REFERENCE_VIEWS):
         frame = reference_frame(*view)
         maps = small.maps("det_small", f"det.small.aug{v}", 1, frame.view_size)
         context, _ = heads.make_context([frame.view_size], maps)
         seen.append(SeenView(replace(frame, convention=context.convention), context, proposals=None))
-    predictions = predicted_in_views(heads, seen, golden.extents(case["proposals"][:, :4]))
+    predictions = predicted_in_views(heads, seen, recorded.extents(case["proposals"][:, :4]))
     found = heads.selection(averaged(predictions, [one.frame for one in seen]))
     assert torch.equal(found.pred_classes, case["label_aug"])
-    golden.close(golden.inclusive(found.pred_boxes.tensor), case["det_aug"][:, :4], atol=0.02)
-    golden.close(found.scores, case["det_aug"][:, 4], atol=5e-4)
+    recorded.close(recorded.inclusive(found.pred_boxes.tensor), case["det_aug"][:, :4], atol=0.02)
+    recorded.close(found.scores, case["det_aug"][:, 4], atol=5e-4)
 
 
 def test_averages_are_row_by_row_in_the_image():
@@ -82,8 +82,8 @@ def test_averages_are_row_by_row_in_the_image():
     scores = torch.tensor([[0.8, 0.1, 0.1]]), torch.tensor([[0.2, 0.5, 0.3]])
     both = [RoIPredictions(*x, f.view_size) for *x, f in zip(boxes, scores, frames, strict=True)]
     mean = averaged(both, frames)
-    golden.close(mean.boxes, torch.tensor([[3.0, 3, 7, 7, 1, 1, 5, 5]]), atol=1e-6)
-    golden.close(mean.scores, torch.tensor([[0.5, 0.3, 0.2]]), atol=1e-6)
+    recorded.close(mean.boxes, torch.tensor([[3.0, 3, 7, 7, 1, 1, 5, 5]]), atol=1e-6)
+    recorded.close(mean.scores, torch.tensor([[0.5, 0.3, 0.2]]), atol=1e-6)
     assert mean.image_size == (10, 20)
 
 
@@ -112,8 +112,8 @@ def detector(leaf):
 def same(found, wanted, mask_pixels=1e-3):
     assert found.image_size == wanted.image_size and len(found) == len(wanted) > 0
     assert torch.equal(found.pred_classes, wanted.pred_classes)
-    golden.close(found.scores, wanted.scores, atol=1e-5)
-    golden.close(found.pred_boxes.tensor, wanted.pred_boxes.tensor, atol=2e-3)
+    recorded.close(found.scores, wanted.scores, atol=1e-5)
+    recorded.close(found.pred_boxes.tensor, wanted.pred_boxes.tensor, atol=2e-3)
     assert found.has("pred_masks") == wanted.has("pred_masks")
     if found.has("pred_masks"):
         assert (found.pred_masks != wanted.pred_masks).float().mean() < mask_pixels

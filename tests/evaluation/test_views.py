@@ -12,7 +12,7 @@ from htd.errors import UserError
 from htd.evaluation import View
 from htd.evaluation.views import ViewFrame
 from htd.layers import ContinuousBoxes, InclusiveBoxes
-from tests import golden
+from tests import recorded
 from tests.static.source import ROOT
 
 
@@ -30,16 +30,16 @@ from tests.static.source import ROOT
 def test_boxes_go_into_a_view_and_back(convention, mirrored, expected):
     frame = ViewFrame((20, 40), (30, 60), mirrored, convention)
     box = torch.tensor([[4.0, 2, 10, 8]])
-    golden.close(frame.enter(box), torch.tensor([expected]), atol=1e-5)
-    golden.close(frame.leave(frame.enter(box)), box, atol=1e-5)
+    recorded.close(frame.enter(box), torch.tensor([expected]), atol=1e-5)
+    recorded.close(frame.leave(frame.enter(box)), box, atol=1e-5)
     each = torch.stack([box, box + 1])  # as predictions have them: several boxes a row
-    golden.close(frame.enter(each)[0], frame.enter(box), atol=0)
+    recorded.close(frame.enter(each)[0], frame.enter(box), atol=0)
 
 
 def test_the_published_factor_is_a_frame_too():
     """A side of 33 scaled by 0.5 becomes 17 pixels; with the original size 17 / 0.5 the factor is 0.5."""
     frame = ViewFrame((17 / 0.5, 10 / 0.5), (17, 10), False, ContinuousBoxes())
-    golden.close(frame.enter(torch.tensor([[2.0, 4, 20, 33]])), torch.tensor([[1, 2, 10, 16.5]]), atol=1e-6)
+    recorded.close(frame.enter(torch.tensor([[2.0, 4, 20, 33]])), torch.tensor([[1, 2, 10, 16.5]]), atol=1e-6)
 
 
 def test_a_view_is_resized_then_mirrored():

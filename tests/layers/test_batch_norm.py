@@ -8,7 +8,7 @@ from torch import nn
 from htd.errors import UserError
 from htd.layers import GroupNormOf
 from htd.layers.batch_norm import FixedBatchNorm2d, norm_layer
-from tests.golden import close
+from tests.recorded import close
 
 
 def filled(channels=2):

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 
 from htd.layers.box_coder import ClampedBox2BoxTransform, clip_boxes
-from tests.golden import tensors
+from tests.recorded import tensors
 
 WEIGHTS = {"rpn": (1, 1, 1, 1), "s0": (10, 10, 5, 5), "s1": (20, 20, 10, 10)}
 

@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 from torchvision.ops import box_iou, generalized_box_iou
 
 from htd.layers import centerness, giou_loss, iou_loss, paired_giou, paired_iou
-from tests.golden import close, tensors
+from tests.recorded import close, tensors
 
 # box, other, IoU, GIoU
 BY_HAND = [

@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
 from htd.layers import repair_boxes, sample_coordinates
-from tests.golden import close, random_input, tensors
+from tests.recorded import close, random_input, tensors
 
 
 def by_torchvision(boxes, offsets):

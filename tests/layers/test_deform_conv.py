@@ -13,7 +13,7 @@ from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
 from htd.layers import DeformConv2d, deform_conv2d
 from htd.layers.deform_conv import tap_positions, zero_padded_cells
-from tests.golden import close
+from tests.recorded import close
 
 MODULE = importlib.import_module("htd.layers.deform_conv")
 

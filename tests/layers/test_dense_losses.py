@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 
 from htd.layers import distribution_focal_loss, expected_value, focal_loss, quality_focal_loss
-from tests.golden import close, random_input, tensors
+from tests.recorded import close, random_input, tensors
 
 SEED = 74
 

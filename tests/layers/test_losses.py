@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from htd.layers.losses import SoftmaxCrossEntropy, TruncatedCrossEntropy
-from tests.golden import close, random_input, tensors
+from tests.recorded import close, random_input, tensors
 
 LN2 = math.log(2.0)
 SHAPE, SEED, SCALE = (24, 9), 111, 2.5

@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 
 from htd.errors import UserError
 from htd.layers import HardNMS, SoftNMS
-from tests.golden import close, tensors
+from tests.recorded import close, tensors
 
 MODULE = importlib.import_module("htd.layers.nms")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from htd.layers import AlignedRegions, FeatureTable, RoundedRegions, offset_roi_pool, roi_align
-from tests.golden import close
 from tests.layers.offset_pooling import STRIDES, pool, pyramid, random_offsets, random_regions, written_out
+from tests.recorded import close
 
 RULES = pytest.mark.parametrize("rule", [RoundedRegions(), AlignedRegions()], ids=["rounded", "aligned"])
 SHAPES = pytest.mark.parametrize("shape", [(), (7, 7)], ids=["boxes", "bins"])

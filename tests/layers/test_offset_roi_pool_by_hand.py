@@ -5,8 +5,8 @@ import torch
 
 from htd.errors import UserError
 from htd.layers import AlignedRegions, FeatureTable, RoundedRegions, offset_roi_pool
-from tests.golden import extents
 from tests.layers.offset_pooling import one_map
+from tests.recorded import extents
 
 ROUNDED, ALIGNED = RoundedRegions(), AlignedRegions()
 # Every row of the map counts its columns.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from htd.layers import FeatureTable, RoundedRegions, offset_roi_pool
-from tests.golden import close, extents, random_input, tensors
+from tests.recorded import close, extents, random_input, tensors
 
 SEED, BINS, SAMPLES, SHIFT_FACTOR = 3, 7, 4, 0.1
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 3e-4

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from htd.layers import product_logits
-from tests.golden import close, random_input, tensors
+from tests.recorded import close, random_input, tensors
 
 EXTREMES = [-1e4, -200.0, -88.0, -20.0, -1.0, 0.0, 1.0, 20.0, 80.0, 88.0, 200.0, 1e4]
 

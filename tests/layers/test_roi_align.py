@@ -11,7 +11,7 @@ from torchvision.ops import roi_align as torchvision_roi_align
 
 from htd.layers import FeatureTable, roi_align
 from htd.layers.roi_align import adaptive_count, bilinear_cells, list_cells, merge_cells, sample_positions
-from tests.golden import close
+from tests.recorded import close
 
 MODULE = importlib.import_module("htd.layers.roi_align")  # the name in the package is the function
 STRIDES = (4, 10)

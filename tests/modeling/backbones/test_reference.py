@@ -5,8 +5,8 @@ import torch
 
 from htd.checkpoint.convert import convert
 from htd.modeling.backbones import build_resnet
-from tests.golden import close, image, network_input, published_weights, tensors
 from tests.modeling.backbones.test_resnet import PUBLISHED
+from tests.recorded import close, image, network_input, published_weights, tensors
 
 CASES = [
     ("backbone_r101_dcn", "manifest_r101_dcn", 23),

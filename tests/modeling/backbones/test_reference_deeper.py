@@ -9,8 +9,8 @@ import torch
 from htd.checkpoint.convert import convert
 from htd.checkpoint.imagenet import convert_imagenet
 from htd.modeling.backbones import build_resnet, build_senet154
-from tests.golden import close, image, manifest, network_input, published_weights, tensors
 from tests.modeling.backbones.conftest import DEFORMABLE
+from tests.recorded import close, image, manifest, network_input, published_weights, tensors
 
 RESNETS = {
     "r101": {"depth": 101},

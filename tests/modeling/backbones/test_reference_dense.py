@@ -8,8 +8,8 @@ import torch
 
 from htd.checkpoint.convert import convert
 from htd.modeling.backbones import ExtraLevels, XavierFPN, build_resnet
-from tests.golden import close, image, manifest, network_input, published_weights, tensors
 from tests.modeling.backbones.conftest import DEFORMABLE
+from tests.recorded import close, image, manifest, network_input, published_weights, tensors
 
 STAGES = ["res2", "res3", "res4", "res5"]
 X101 = {"depth": 101, "groups": 64, "width_per_group": 4}

@@ -9,8 +9,8 @@ from htd.checkpoint.formats.res2net import res2net_rules
 from htd.errors import UserError
 from htd.layers.batch_norm import FixedBatchNorm2d
 from htd.modeling.backbones import XavierFPN, build_res2net
-from tests.golden import arrays, close, manifest, published_weights, random_input, tensors
 from tests.modeling.backbones.conftest import DEFORMABLE, PARTS, pictures
+from tests.recorded import arrays, close, manifest, published_weights, random_input, tensors
 
 SEED = 61
 # One block a stage and narrow.

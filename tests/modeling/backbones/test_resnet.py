@@ -10,8 +10,8 @@ from htd.checkpoint.convert import convert
 from htd.errors import UserError
 from htd.layers.batch_norm import FixedBatchNorm2d
 from htd.modeling.backbones import build_resnet
-from tests.golden import manifest
 from tests.modeling.backbones.conftest import DEFORMABLE, SMALL, config
+from tests.recorded import manifest
 
 PUBLISHED = {
     "manifest_r50": {"depth": 50},

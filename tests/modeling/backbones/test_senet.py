@@ -6,8 +6,8 @@ from timm.models import get_pretrained_cfg
 
 from htd.checkpoint.imagenet import FILES, convert_imagenet
 from htd.modeling.backbones import XavierFPN, build_senet154
-from tests.golden import manifest
 from tests.modeling.backbones.conftest import DEFORMABLE, PARTS, pictures
+from tests.recorded import manifest
 
 # One block a stage, as wide as the large network: a third of its parameters.
 SMALL = {"num_blocks": (1, 1, 1, 1)}

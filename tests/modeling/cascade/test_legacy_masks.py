@@ -8,7 +8,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from htd.errors import UserError
 from htd.modeling.cascade import LegacyMaskTargets, legacy_paste
-from tests.golden import extents
+from tests.recorded import extents
 
 SIZE = (20, 30)
 CUT = LegacyMaskTargets()

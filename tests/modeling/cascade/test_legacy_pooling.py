@@ -8,7 +8,7 @@ import torch
 
 from htd.layers import FeatureTable
 from htd.modeling.cascade import LegacyRoIAlignPooler, LevelRule, RoIContext, RoIs
-from tests.golden import close, extents
+from tests.recorded import close, extents
 
 STRIDES, SIZES = [4, 8], [(14, 18), (7, 9)]
 # First and last pixels in an image of 56 x 72: within, smaller than a cell, without width, at every border,

@@ -7,7 +7,7 @@ from htd.modeling.dense.assigners import Predicted
 from htd.modeling.dense.matched import match
 from htd.modeling.dense.predictions import DensePredictions
 from htd.modeling.dense.priors import Priors
-from tests.golden import tensors
+from tests.recorded import tensors
 
 STRIDES = (8, 16, 32, 64, 128)
 

@@ -15,9 +15,9 @@ from htd.checkpoint import convert
 from htd.modeling.dense import Priors, TwoPhases
 from htd.modeling.dense.matched import Matched, match
 from htd.modeling.dense.supervision import at_least
-from tests.golden import arrays, published_weights, random_input, tensors, unpaired
 from tests.modeling.htc.reference import EXACT, Tolerance, model_config
 from tests.modeling.htd.test_modules import detections
+from tests.recorded import arrays, published_weights, random_input, tensors, unpaired
 
 STRIDES = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
 LOSSES = Tolerance(relative=1e-4)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from htd.modeling.dense.assigners import ATSSAssigner
-from tests.golden import close
 from tests.modeling.dense.assigners import at_priors, everywhere, matched_case, recorded_case
+from tests.recorded import close
 
 CASES = [
     *(("assigners", prefix) for prefix in ("typical.", "empty.", "crowded.")),

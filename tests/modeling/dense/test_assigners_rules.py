@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from htd.modeling.dense.assigners import ATSSAssigner, Predicted
 from htd.modeling.dense.priors import Priors
 from htd.modeling.tood.assigner import TaskAlignedAssigner
-from tests.golden import close
 from tests.modeling.dense.assigners import everywhere, priors_of, random_objects, random_predictions
 from tests.modeling.dense.plain_assigners import plain_alignment, plain_atss
+from tests.recorded import close
 
 # From an image of several objects down to fewer priors than an object looks at, and one in all.
 SHAPES = [

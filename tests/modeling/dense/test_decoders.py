@@ -8,7 +8,7 @@ from detectron2.modeling import box_regression
 
 from htd.layers import ClampedBox2BoxTransform
 from htd.modeling.dense import DeltaDecoder, DistanceDecoder, DistributionDecoder, Priors
-from tests.golden import close
+from tests.recorded import close
 
 # Two cells of stride 8 and one of stride 16; middles (4, 4), (12, 4) and (20, 30).
 PRIORS = Priors(

@@ -8,7 +8,7 @@ from torch import nn
 
 from htd.modeling.dense import DensePredictions, Priors
 from tests.configs.reduced import reduced_model
-from tests.golden import close
+from tests.recorded import close
 
 FCOS = "configs/baselines/fcos_r50_fpn_1x.py"
 # Cells of p3 to p7.

@@ -13,8 +13,8 @@ from htd.errors import UserError
 from htd.layers import HardNMS, SoftNMS
 from htd.modeling.dense.candidates import LocationSelection, PairSelection
 from htd.modeling.dense.postprocessing import RescaleFirst, SuppressFirst
-from tests.golden import close
 from tests.modeling.dense.test_candidates import SIZES, outputs
+from tests.recorded import close
 
 SIZE = (100, 150)
 HARD = HardNMS(iou_threshold=0.6)

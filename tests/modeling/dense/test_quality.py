@@ -6,7 +6,7 @@ from torch import nn
 
 from htd.errors import UserError
 from htd.modeling.dense import QualityPredictors, Scaled, TaskFeatures
-from tests.golden import close
+from tests.recorded import close
 
 CHANNELS, CLASSES = 6, 3
 # Probabilities of four bins of each side of one cell, and the two greatest with their mean.

@@ -4,7 +4,6 @@ import pytest
 import torch
 from detectron2.structures import ImageList
 
-from tests.golden import tensors
 from tests.modeling.dense.reference import (
     LOSSES,
     STRIDES,
@@ -17,6 +16,7 @@ from tests.modeling.dense.reference import (
     without_backbone,
 )
 from tests.modeling.htc.reference import Tolerance
+from tests.recorded import tensors
 
 LEAF, SEED = "baselines/atss_r50_fpn_1x", 71
 IMAGE_SIZE, BATCH_SIZE = (120, 150), (128, 160)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from htd.modeling.dense import DensePredictions
-from tests.golden import tensors
 from tests.modeling.dense.recorded import (
     DETECTED,
     TRAINED,
@@ -20,6 +19,7 @@ from tests.modeling.dense.recorded import (
     objects,
 )
 from tests.modeling.dense.reference import as_maps, check_losses, priced, random_maps, without_backbone
+from tests.recorded import tensors
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from torch import nn
 
 from htd.checkpoint import convert
 from htd.modeling.cascade import Classified, RoIContext, RoIs
-from tests.golden import arrays, feature_maps, partners, published_weights
 from tests.modeling.htd.test_modules import detections, on
+from tests.recorded import arrays, feature_maps, partners, published_weights
 
 SIZE_OF_MASK = 28
 

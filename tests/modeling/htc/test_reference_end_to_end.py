@@ -9,7 +9,6 @@ from detectron2.config import instantiate
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from tests.golden import image, tensors, unpaired
 from tests.modeling.htc.reference import (
     BOXES,
     FEATURES,
@@ -22,6 +21,7 @@ from tests.modeling.htc.reference import (
     run_stages,
     with_weights,
 )
+from tests.recorded import image, tensors, unpaired
 
 SEED = 15
 # Name of the case -> config and manifest.

@@ -4,7 +4,6 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from tests.golden import tensors
 from tests.modeling.htc.reference import (
     BOXES,
     FEATURES,
@@ -18,6 +17,7 @@ from tests.modeling.htc.reference import (
     run_stages,
     with_weights,
 )
+from tests.recorded import tensors
 
 NAME, SEED = "roi_head_infer", 103
 

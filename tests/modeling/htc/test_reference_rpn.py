@@ -7,7 +7,6 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from tests.golden import tensors, unpaired
 from tests.modeling.htc.reference import (
     BOXES,
     EXACT,
@@ -19,6 +18,7 @@ from tests.modeling.htc.reference import (
     with_weights,
 )
 from tests.modeling.rpn.conftest import image_list, targets
+from tests.recorded import tensors, unpaired
 
 SEED = 105
 CONFIGS = {"rpn_htc": "htc/htc_r50_fpn_1x", "rpn_faster": "baselines/faster_rcnn_r50_fpn_1x"}

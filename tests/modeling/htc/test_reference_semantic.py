@@ -8,7 +8,6 @@ from torchvision.ops import roi_align
 
 from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, SharedMapPooler
 from htd.modeling.htc import MeanOverAll
-from tests.golden import tensors
 from tests.modeling.htc.reference import (
     EXACT,
     FEATURES,
@@ -18,6 +17,7 @@ from tests.modeling.htc.reference import (
     model_config,
     with_weights,
 )
+from tests.recorded import tensors
 
 NAME, SEED = "semantic_head", 101
 # XYXY pixels of the 96 x 128 input: one cell and less, wide, high, all of the image and beyond.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from htd.modeling.cascade import GroundTruth, mask_targets
 from htd.modeling.htc import MeanOverAll
-from tests.golden import tensors
 from tests.modeling.htc.reference import (
     BOXES,
     EXACT,
@@ -28,6 +27,7 @@ from tests.modeling.htc.reference import (
     unpacked,
     with_weights,
 )
+from tests.recorded import tensors
 
 # Name of the case -> config and seed.
 CASES = {

@@ -5,7 +5,7 @@ from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
 from htd.checkpoint import convert
-from tests.golden import published_weights
+from tests.recorded import published_weights
 
 
 class Holder(nn.Module):

@@ -5,8 +5,8 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.golden import close, image, published_weights, tensors, unpaired
 from tests.modeling.htd.test_modules import detections
+from tests.recorded import close, image, published_weights, tensors, unpaired
 
 # Smaller than published, as in the reference case.
 RPN_CANDIDATES, RPN_PROPOSALS, DETECTIONS = 150, 300, 400

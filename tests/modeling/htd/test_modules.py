@@ -6,7 +6,7 @@ from detectron2.structures import Instances
 
 from htd.layers import FeatureTable
 from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, RoIs
-from tests.golden import close, feature_maps, random_input, tensors
+from tests.recorded import close, feature_maps, random_input, tensors
 
 LEVELS = ("p2", "p3", "p4", "p5")
 
@@ -26,7 +26,7 @@ def on(device, arrays):
 
 
 def detections(instances):
-    """Boxes, scores and labels as :func:`tests.golden.unpaired` takes them."""
+    """Boxes, scores and labels as :func:`tests.recorded.unpaired` takes them."""
     found = instances.to("cpu")
     return {"boxes": found.pred_boxes.tensor, "scores": found.scores, "labels": found.pred_classes}
 

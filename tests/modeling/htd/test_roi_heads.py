@@ -7,8 +7,8 @@ from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.layers import HardNMS, SoftNMS
 from htd.modeling.cascade import DetectionSelector
-from tests.golden import close, feature_maps, tensors, unpaired
 from tests.modeling.htd.test_modules import detections, on
+from tests.recorded import close, feature_maps, tensors, unpaired
 
 GRAPH = "stages.1.head.classification.graph.transforms"
 

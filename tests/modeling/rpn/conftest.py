@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.checkpoint.convert import convert
-from tests.golden import published_weights
+from tests.recorded import published_weights
 
 CONFIG = Path(__file__).parents[3] / "configs" / "common" / "models" / "htd.py"
 

@@ -5,7 +5,7 @@ import torch
 
 from htd.layers import InclusiveBoxes
 from htd.modeling.rpn import AnchorLabeler, RoundedAnchorGenerator
-from tests.golden import inclusive
+from tests.recorded import inclusive
 
 STRIDES, RATIOS = [4, 8, 16, 32, 64], [0.5, 1.0, 2.0]
 # First and last pixels of the anchors of the first cell; the height over the width is 0.5, 1, 2.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden import close, feature_maps, tensors, unpaired
 from tests.modeling.rpn.conftest import config, image_list, network, targets
+from tests.recorded import close, feature_maps, tensors, unpaired
 
 NAMES = {"rpn_conv": "conv", "rpn_cls": "objectness_logits", "rpn_reg": "anchor_deltas"}
 

@@ -7,8 +7,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from htd.modeling.rpn import AnchorBudget, SampledAnchors
-from tests.golden import feature_maps
 from tests.modeling.rpn.conftest import CONFIG, config, image_list, targets
+from tests.recorded import feature_maps
 
 BOX = torch.tensor([[8.0, 8.0, 40.0, 36.0]])
 NONE = torch.zeros(0, 4)

@@ -11,10 +11,10 @@ from detectron2.structures import Instances
 from torch import nn
 
 from htd.checkpoint import convert
-from tests.golden import image, manifest, partners, published_weights, tensors
 from tests.modeling.dense.reference import STRIDES, as_maps
 from tests.modeling.htc.reference import Tolerance, model_config
 from tests.modeling.htd.test_modules import detections
+from tests.recorded import image, manifest, partners, published_weights, tensors
 
 STAGES = ("res2", "res3", "res4", "res5")
 CANDIDATES = Tolerance(absolute=2)

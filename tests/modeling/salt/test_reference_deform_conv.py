@@ -8,8 +8,8 @@ from torch import nn
 
 from htd.layers import DeformConv2d
 from htd.modeling.backbones import OffsetPredictingConv2d
-from tests.golden import random_input, tensors
 from tests.modeling.dense.recorded import check
+from tests.recorded import random_input, tensors
 
 SEED, IMAGES, CHANNELS, FILTERS, SIZE = 5, 2, 8, 12, (7, 9)
 

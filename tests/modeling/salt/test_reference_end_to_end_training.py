@@ -6,12 +6,12 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from tests.golden import arrays, tensors
 from tests.modeling.dense.recorded import check, check_gradient_norms
 from tests.modeling.dense.reference import priced
 from tests.modeling.htc.reference import EXACT
 from tests.modeling.salt.end_to_end import model_of, picture
 from tests.modeling.salt.reference import R50
+from tests.recorded import arrays, tensors
 
 NAME, SIZE = "salt_r50_fpn_1x", (240, 300)
 # Recorded name -> ours.

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from tests.golden import tensors
 from tests.modeling.dense.recorded import check
 from tests.modeling.dense.reference import as_maps, random_maps
 from tests.modeling.salt.reference import DEFORMABLE, R50, head
+from tests.recorded import tensors
 
 # Name of the case -> config, images, size of the batch, seed of the maps.
 CASES = {

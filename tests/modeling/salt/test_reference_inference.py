@@ -6,10 +6,10 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from tests.golden import tensors
 from tests.modeling.dense.recorded import DETECTED, check_detections
 from tests.modeling.dense.reference import model_config
 from tests.modeling.salt.reference import R50, outputs
+from tests.recorded import tensors
 
 # Name of the case -> seed, classes, logit that scores are around, best locations and detections, images.
 CASES = {

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from htd.modeling.dense import DensePredictions
-from tests.golden import arrays, tensors
 from tests.modeling.dense.recorded import (
     TRAINED,
     as_rows,
@@ -20,6 +19,7 @@ from tests.modeling.dense.recorded import (
 )
 from tests.modeling.dense.reference import check_losses, gradients, priced, random_maps
 from tests.modeling.salt.reference import R50, head, outputs
+from tests.recorded import arrays, tensors
 
 TERMS = {"loss_cls", "loss_box_reg", "loss_dfl", "loss_box_reg_init"}
 OF_BOXES = TERMS - {"loss_cls"}

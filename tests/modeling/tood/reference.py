@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from htd.layers import sample_coordinates
-from tests.golden import tensors
 from tests.modeling.dense.reference import STRIDES, Losses, as_maps, random_maps, without_backbone
+from tests.recorded import tensors
 
 R50 = "tood/tood_r50_fpn_1x"
 ANCHOR_BASED = "tood/tood_r50_fpn_anchor_based_1x"

@@ -5,8 +5,8 @@ import torch
 
 from htd.modeling.dense.assigners import Predicted
 from htd.modeling.tood.assigner import TaskAlignedAssigner
-from tests.golden import close
 from tests.modeling.dense.assigners import at_priors, everywhere, matched_case, recorded_case
+from tests.recorded import close
 
 CASES = [("assigners", "typical."), ("assigners", "empty."), ("assigners", "crowded."), ("assigner_ties", "")]
 

@@ -8,9 +8,9 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.golden import image, manifest, published_weights, tensors
 from tests.modeling.dense.reference import STRIDES, as_maps, check_detections, model_config
 from tests.modeling.htc.reference import Tolerance
+from tests.recorded import image, manifest, published_weights, tensors
 
 FEATURE_SHARE = 1e-3
 OUTPUTS = Tolerance(absolute=1e-3)

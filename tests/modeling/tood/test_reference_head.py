@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from tests.golden import random_input, tensors
 from tests.modeling.dense.reference import STRIDES
 from tests.modeling.htc.reference import EXACT, Tolerance
 from tests.modeling.tood.reference import ANCHOR_BASED, DEFORMABLE, R50, Forward, head
+from tests.recorded import random_input, tensors
 
 SCORES = Tolerance(absolute=2e-5)
 BOXES = Tolerance(absolute=5e-4)  # cells

@@ -8,7 +8,7 @@ import torch
 from htd.layers import HardNMS
 from htd.modeling.dense.candidates import LocationSelection, PairSelection
 from htd.modeling.dense.postprocessing import RescaleFirst
-from tests.golden import close, tensors
+from tests.recorded import close, tensors
 
 IMAGE_SIZE = (128, 192)
 LEVELS = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}

@@ -8,10 +8,10 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from htd.checkpoint import convert
-from tests.golden import arrays, image, published_weights, tensors
 from tests.modeling.dense.reference import check_losses, check_norms_and_probes, gradients, priced, targets
 from tests.modeling.htc.reference import Tolerance
 from tests.modeling.tood.reference import ITERATIONS_AN_EPOCH, R50
+from tests.recorded import arrays, image, published_weights, tensors
 
 SEED, SIZES = 2962, [(128, 160), (100, 140)]
 # Name of the case -> recorded epoch.

@@ -9,7 +9,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.checkpoint import convert
-from tests.golden import extents, manifest, published_weights, random_input
+from tests.recorded import extents, manifest, published_weights, random_input
 
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 # Which model's RoI heads a reference case has.

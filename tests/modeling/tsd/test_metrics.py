@@ -6,8 +6,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from htd.modeling.metrics import PERIOD
-from tests.golden import tensors
 from tests.modeling.tsd.small import images, maps, proposals, roi_heads, targets
+from tests.recorded import tensors
 
 
 def train_step(case, storage):

@@ -5,7 +5,6 @@ from copy import deepcopy
 import pytest
 import torch
 
-from tests.golden import inclusive, tensors
 from tests.modeling.htc.reference import Recorder
 from tests.modeling.htd.test_modules import on
 from tests.modeling.tsd.reference import (
@@ -24,6 +23,7 @@ from tests.modeling.tsd.reference import (
     trainable,
 )
 from tests.modeling.tsd.small import background_last, maps, proposals, roi_heads, targets
+from tests.recorded import inclusive, tensors
 
 # Name of the case -> size of the images, scale of the images.
 CASES = {"cascade_small": ((352, 416), 1.6), "cascade_mixed": ((320, 352), 1.25)}

@@ -7,10 +7,10 @@ import torch
 
 from htd.layers import HardNMS, SoftNMS
 from htd.modeling.cascade import DetectionSelector
-from tests.golden import inclusive, tensors
 from tests.modeling.htd.test_modules import on
 from tests.modeling.tsd.reference import BOXES, SCORES, check_detections, passes_of, shifted
 from tests.modeling.tsd.small import background_last, images, maps, proposals, roi_heads
+from tests.recorded import inclusive, tensors
 
 # Name of the case -> its maps, size of the image, scale of the image.
 CASES = {"det_small": ("det.small", (352, 448), 1.6), "det_full": ("det.full", (320, 416), 0.8)}

@@ -9,8 +9,8 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from htd.checkpoint import convert
-from tests.golden import extents, image, inclusive, manifest, partners, published_weights, tensors
 from tests.modeling.tsd.reference import Tolerance, check_masks, check_same_proposals
+from tests.recorded import extents, image, inclusive, manifest, partners, published_weights, tensors
 
 # Name of the case -> config.
 CASES = {"e2e_faster": "tsd_faster", "e2e_mask": "tsd_mask", "e2e_cascade": "tsd_cascade"}

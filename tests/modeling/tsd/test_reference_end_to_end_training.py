@@ -5,7 +5,6 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.golden import image, manifest, published_weights, tensors
 from tests.modeling.htc.reference import Recorder
 from tests.modeling.tsd.reference import (
     EVERY,
@@ -16,6 +15,7 @@ from tests.modeling.tsd.reference import (
     check_same_proposals,
 )
 from tests.modeling.tsd.small import model_config, targets
+from tests.recorded import image, manifest, published_weights, tensors
 
 NAME, NUM_IMAGES, NUM_CLASSES = "e2e_train", 2, 80
 

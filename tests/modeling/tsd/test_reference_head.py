@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from htd.modeling.cascade import Classified, RoIContext, RoIs
 from htd.modeling.tsd.head import TSDClassified
-from tests.golden import close, extents, tensors
 from tests.modeling.tsd.small import background_last, maps, roi_heads
+from tests.recorded import close, extents, tensors
 
 SIZE, BATCH = (480, 640), 2
 # Absolute, as stated with the arrays.

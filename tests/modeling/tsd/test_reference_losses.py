@@ -11,8 +11,8 @@ from htd.layers import ClampedBox2BoxTransform
 from htd.modeling.cascade import Classified
 from htd.modeling.tsd import ClassificationMargin, LocalizationMargin, TSDStage, constraint
 from htd.modeling.tsd.head import TSDClassified, shift_boxes
-from tests.golden import close, random_input, tensors
 from tests.modeling.tsd.small import HEAD_LOSSES, background_last, samples
+from tests.recorded import close, random_input, tensors
 
 SIZE, NUM_CLASSES, SHIFT_FACTOR = (320, 400), 8, 0.1
 LOSSES, GRADIENTS = 1e-5, 1e-6

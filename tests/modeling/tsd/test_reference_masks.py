@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2.structures import BitMasks
 
-from tests.golden import extents, tensors
 from tests.modeling.htc.reference import Recorder
 from tests.modeling.htd.test_modules import on
 from tests.modeling.tsd.reference import (
@@ -26,6 +25,7 @@ from tests.modeling.tsd.reference import (
     unpacked_masks,
 )
 from tests.modeling.tsd.small import background_last, maps, proposals, roi_heads, targets
+from tests.recorded import extents, tensors
 
 NAME, SIZE, SCALE = "mask_small", (288, 352), 1.6
 NUM_CLASSES, NUM_IMAGES = 8, 2

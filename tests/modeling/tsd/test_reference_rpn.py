@@ -5,7 +5,6 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.golden import extents, inclusive, published_weights, tensors
 from tests.modeling.htd.test_modules import on
 from tests.modeling.rpn.conftest import image_list, targets
 from tests.modeling.tsd.reference import (
@@ -16,6 +15,7 @@ from tests.modeling.tsd.reference import (
     gradient_norm,
 )
 from tests.modeling.tsd.small import CHANNELS, maps, model_config
+from tests.recorded import extents, inclusive, published_weights, tensors
 
 NAME, SIZE, PADDED, NUM_IMAGES = "rpn_small", (90, 118), (96, 128), 2
 # Anchors on a level and proposals of an image: in training, at test.

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from htd.engine.precision import Precision
 from htd.engine.schedule import warmup_multistep
 from htd.engine.trainer import Trainer
-from tests.golden import arrays as numpy_arrays
-from tests.golden import close, published_weights, tensors
 from tests.modeling.tsd.small import HEAD_LOSSES, background_last, images, maps, roi_heads, samples
+from tests.recorded import arrays as numpy_arrays
+from tests.recorded import close, published_weights, tensors
 
 # Published name -> ours.
 LAYERS = {

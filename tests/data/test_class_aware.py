@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from htd.data import ClassAwareOrder, UniformDraw, build_train_loader
 from htd.data.class_aware import FirstOfPermutation, epoch_order
 from htd.errors import UserError
-from tests.golden import arrays
+from tests.recorded import arrays
 
 
 def records(classes_of_images):

@@ -1,4 +1,4 @@
-"""Weights, inputs and comparisons for the reference arrays under ``tests/data``.
+"""Weights, inputs and comparisons for the reference arrays under ``tests/golden``.
 
 A reference case stores no weights: parameters follow from their published names, their shapes and
 a seed, so that the same tensors can be drawn here and taken through the checkpoint converter.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "golden"
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 

@@ -11,7 +11,7 @@ from htd.data import DetectionMapper, TextAnnotations, open_images_dataset
 from htd.data.class_aware import object_classes
 from htd.data.open_images.sizes import size_of
 from htd.errors import UserError
-from tests.data_loading.test_open_images_hierarchy import TREE
+from tests.data.test_open_images_hierarchy import TREE
 from tests.open_images import Official, write_sizes
 
 BOXES = [("x", "/m/b", 0.1, 0.5, 0.2, 0.6, 0), ("y", "/m/a", 0, 1, 0, 1, 1), ("x", "/m/a", 0.2, 0.3, 0, 1, 0)]

@@ -12,7 +12,7 @@ from htd.data import DetectionMapper, InclusiveResizeCV2, ResizeCV2, coco_datase
 from htd.data.transforms import InclusiveResizeTransform
 from htd.layers import InclusiveBoxes
 from tests.configs.reduced import build
-from tests.golden import arrays, extents, image, inclusive
+from tests.recorded import arrays, extents, image, inclusive
 from tests.static.source import ROOT
 
 # Seed of the picture, and what brings the stored boxes to pixels: OpenImages' are relative.
