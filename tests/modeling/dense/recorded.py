@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from htd.modeling.dense import DensePredictions
 from htd.modeling.dense.matched import Matched
 from tests.modeling.dense.reference import Priced, shapes
-from tests.modeling.htc.reference import EXACT, Tolerance
+from tests.modeling.reference import EXACT, Tolerance
 from tests.recorded import random_input
 
 # The least difference that is allowed in maps, losses and their gradients, whatever the values are.

@@ -15,8 +15,7 @@ from htd.checkpoint import convert
 from htd.modeling.dense import Priors, TwoPhases
 from htd.modeling.dense.matched import Matched, match
 from htd.modeling.dense.supervision import at_least
-from tests.modeling.htc.reference import EXACT, Tolerance, model_config
-from tests.modeling.htd.test_modules import detections
+from tests.modeling.reference import EXACT, Tolerance, detections, model_config
 from tests.recorded import arrays, published_weights, random_input, tensors, unpaired
 
 STRIDES = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}

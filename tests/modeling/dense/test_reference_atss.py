@@ -15,7 +15,7 @@ from tests.modeling.dense.reference import (
     random_maps,
     without_backbone,
 )
-from tests.modeling.htc.reference import Tolerance
+from tests.modeling.reference import Tolerance
 from tests.recorded import tensors
 
 LEAF, SEED = "baselines/atss_r50_fpn_1x", 71

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from detectron2.config import LazyConfig
 from detectron2.structures import Boxes, Instances
-from omegaconf import DictConfig
 from torch import nn
 
 from htd.checkpoint import convert
-from htd.modeling.cascade import Classified, RoIContext, RoIs
-from tests.modeling.htd.test_modules import detections, on
+from tests.modeling.reference import Tolerance, detections, gradient_norm, on, passes_of
 from tests.recorded import arrays, feature_maps, partners, published_weights
 
 SIZE_OF_MASK = 28
 
 
-def numbers(values) -> np.ndarray:
-    """Return tensors on any device, with or without a gradient, arrays and lists as a float64 array."""
-    values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
-    return np.asarray(values, np.float64)
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The largest allowed difference: ``absolute + relative * abs(reference)``, but not below ``least``."""
-
-    absolute: float = 0.0
-    relative: float = 0.0
-    least: float = 0.0
-
-    def check(self, found, wanted) -> None:
-        """Fail unless two arrays are of one shape and equal within the tolerance."""
-        found, wanted = numbers(found), numbers(wanted)
-        assert found.shape == wanted.shape
-        limit = np.maximum(self.least, self.absolute + self.relative * np.abs(wanted))
-        far = ~(np.abs(found - wanted) <= limit)
-        assert not far.any(), f"{far.sum()} of {far.size}, found {found[far][:5]}, wanted {wanted[far][:5]}"
-
-
-EXACT = Tolerance()
 FEATURES = Tolerance(absolute=1e-3, relative=1e-4)
 BOXES = Tolerance(absolute=0.02)
 SCORES = Tolerance(absolute=1e-4)
@@ -57,26 +27,6 @@ GRADIENTS = Tolerance(relative=1e-3, least=1e-6)
 # Detections with scores closer than this may be in either order; one of a hundred may be missing.
 SCORE_TIE = 1e-5
 MISSING_SHARE = 0.01
-
-
-class Recorder:
-    """A rule that remembers what it has returned."""
-
-    def __init__(self, rule):
-        self.rule = rule
-        self.results = []
-
-    def __call__(self, *inputs, **named):
-        self.results.append(self.rule(*inputs, **named))
-        return self.results[-1]
-
-    def __getattr__(self, name):
-        return getattr(self.rule, name)
-
-
-def model_config(leaf: str) -> DictConfig:
-    """Return the model of a config, such as ``htc/htc_r50_fpn_1x``."""
-    return LazyConfig.load(f"configs/{leaf}.py").model
 
 
 def with_weights(part: nn.Module, name: str, device, prefix: str = "") -> nn.Module:
@@ -111,33 +61,6 @@ def joined(instances: list[Instances]) -> torch.Tensor:
 def unpacked(bits: torch.Tensor, width: int) -> torch.Tensor:
     """Return bitmaps (..., H, W) bool of rows packed eight pixels to a byte."""
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1)[..., :width].astype(bool))
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One stage of a cascade on its R RoIs: what its head gave for them."""
-
-    rois: RoIs
-    classified: Classified
-    deltas: torch.Tensor
-
-    def rows(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Return boxes (R, 4) of the RoIs with the index of their image (R, 5)."""
-        return torch.cat([self.rois.image_index[:, None].to(boxes.dtype), boxes], dim=1)
-
-
-@torch.no_grad()
-def passes_of(heads: nn.Module, context: RoIContext, boxes: Sequence[torch.Tensor]) -> list[Pass]:
-    """Return the passes of all stages, each on the boxes that the one before has refined."""
-    passes, previous = [], None
-    for stage in heads.stages:
-        rois = context.rois(boxes)
-        previous = stage.head.classify(context, rois, previous)
-        every = torch.arange(len(rois), device=rois.boxes.device)
-        deltas = stage.head.regress(context, rois, previous, every)
-        passes.append(Pass(rois, previous, deltas))
-        boxes = stage.refine(context, rois, previous, deltas)
-    return passes
 
 
 def run_stages(heads: nn.Module, context, boxes: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -223,11 +146,3 @@ def check_gradients(name: str, part: nn.Module, maps: dict[str, torch.Tensor]) -
     norms = [gradient_norm(parameters[report.used[key]]) for key in published]
     GRADIENTS.check(norms, wanted["grad_norms"])
     GRADIENTS.check([gradient_norm(x) for x in maps.values()], wanted["input_grad_norms"])
-
-
-def gradient_norm(tensor: torch.Tensor) -> float:
-    """Return the norm of a tensor's gradient, 0 if there is none.
-
-    In float32 the sum over the 13 million weights of a large layer would be wrong by a thousandth.
-    """
-    return 0.0 if tensor.grad is None else tensor.grad.double().norm().item()

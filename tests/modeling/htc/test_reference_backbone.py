@@ -5,7 +5,8 @@ import torch
 from detectron2.config import instantiate
 
 from tests.modeling.backbones.test_reference import TO_RES3
-from tests.modeling.htc.reference import FEATURES, model_config, with_weights
+from tests.modeling.htc.reference import FEATURES, with_weights
+from tests.modeling.reference import model_config
 from tests.recorded import image, network_input, tensors
 
 LEAF, NAME = "htc/htc_x101_64x4d_fpn_dcn_20e_ms", "htc_x101_64x4d_dcn"

@@ -17,10 +17,10 @@ from tests.modeling.htc.reference import (
     check_last_head,
     check_masks,
     last_head_probabilities,
-    model_config,
     run_stages,
     with_weights,
 )
+from tests.modeling.reference import model_config
 from tests.recorded import image, tensors, unpaired
 
 SEED = 15

@@ -12,11 +12,11 @@ from tests.modeling.htc.reference import (
     check_masks,
     last_head_probabilities,
     maps_of,
-    model_config,
     proposals_of,
     run_stages,
     with_weights,
 )
+from tests.modeling.reference import model_config
 from tests.recorded import tensors
 
 NAME, SEED = "roi_head_infer", 103

@@ -8,7 +8,8 @@ from torch import nn
 
 from htd.layers import FeatureTable
 from htd.modeling.cascade import IndependentHeads, LevelRule, RoIContext
-from tests.modeling.htc.reference import FEATURES, PROBABILITIES, model_config, with_weights
+from tests.modeling.htc.reference import FEATURES, PROBABILITIES, with_weights
+from tests.modeling.reference import model_config
 from tests.recorded import random_input, tensors
 
 NAME, SEED = "mask_heads", 102

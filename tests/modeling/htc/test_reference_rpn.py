@@ -7,16 +7,8 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from tests.modeling.htc.reference import (
-    BOXES,
-    EXACT,
-    LOSSES,
-    SCORES,
-    check_gradients,
-    maps_of,
-    model_config,
-    with_weights,
-)
+from tests.modeling.htc.reference import BOXES, LOSSES, SCORES, check_gradients, maps_of, with_weights
+from tests.modeling.reference import EXACT, model_config
 from tests.modeling.rpn.conftest import image_list, targets
 from tests.recorded import tensors, unpaired
 

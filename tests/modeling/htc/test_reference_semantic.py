@@ -8,15 +8,8 @@ from torchvision.ops import roi_align
 
 from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, SharedMapPooler
 from htd.modeling.htc import MeanOverAll
-from tests.modeling.htc.reference import (
-    EXACT,
-    FEATURES,
-    LOSSES,
-    check_gradients,
-    maps_of,
-    model_config,
-    with_weights,
-)
+from tests.modeling.htc.reference import FEATURES, LOSSES, check_gradients, maps_of, with_weights
+from tests.modeling.reference import EXACT, model_config
 from tests.recorded import tensors
 
 NAME, SEED = "semantic_head", 101

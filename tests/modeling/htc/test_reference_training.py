@@ -13,20 +13,18 @@ from htd.modeling.cascade import GroundTruth, mask_targets
 from htd.modeling.htc import MeanOverAll
 from tests.modeling.htc.reference import (
     BOXES,
-    EXACT,
     FEATURES,
     LOSSES,
     SIZE_OF_MASK,
     TARGET_BITS,
-    Recorder,
     check_gradients,
     joined,
     maps_of,
-    model_config,
     proposals_of,
     unpacked,
     with_weights,
 )
+from tests.modeling.reference import EXACT, Recorder, model_config
 from tests.recorded import tensors
 
 # Name of the case -> config and seed.

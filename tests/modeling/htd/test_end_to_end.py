@@ -5,7 +5,7 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.modeling.htd.test_modules import detections
+from tests.modeling.reference import detections
 from tests.recorded import close, image, published_weights, tensors, unpaired
 
 # Smaller than published, as in the reference case.

@@ -6,6 +6,7 @@ from detectron2.structures import Instances
 
 from htd.layers import FeatureTable
 from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, RoIs
+from tests.modeling.reference import on
 from tests.recorded import close, feature_maps, random_input, tensors
 
 LEVELS = ("p2", "p3", "p4", "p5")
@@ -19,16 +20,6 @@ def context_of(maps, image_sizes=(), **shared):
 def rois_of(array):
     boxes = array[:, 1:]
     return RoIs(boxes, array[:, 0].long(), LevelRule()(boxes))
-
-
-def on(device, arrays):
-    return {name: x.to(device) for name, x in arrays.items()}
-
-
-def detections(instances):
-    """Boxes, scores and labels as :func:`tests.recorded.unpaired` takes them."""
-    found = instances.to("cpu")
-    return {"boxes": found.pred_boxes.tensor, "scores": found.scores, "labels": found.pred_classes}
 
 
 def test_semantic_aggregation(roi_heads, device):

@@ -7,7 +7,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.layers import HardNMS, SoftNMS
 from htd.modeling.cascade import DetectionSelector
-from tests.modeling.htd.test_modules import detections, on
+from tests.modeling.reference import detections, on
 from tests.recorded import close, feature_maps, tensors, unpaired
 
 GRAPH = "stages.1.head.classification.graph.transforms"

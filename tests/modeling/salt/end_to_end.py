@@ -12,8 +12,7 @@ from torch import nn
 
 from htd.checkpoint import convert
 from tests.modeling.dense.reference import STRIDES, as_maps
-from tests.modeling.htc.reference import Tolerance, model_config
-from tests.modeling.htd.test_modules import detections
+from tests.modeling.reference import Tolerance, detections, model_config
 from tests.recorded import image, manifest, partners, published_weights, tensors
 
 STAGES = ("res2", "res3", "res4", "res5")

@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances
 
 from tests.modeling.dense.recorded import check, check_gradient_norms
 from tests.modeling.dense.reference import priced
-from tests.modeling.htc.reference import EXACT
+from tests.modeling.reference import EXACT
 from tests.modeling.salt.end_to_end import model_of, picture
 from tests.modeling.salt.reference import R50
 from tests.recorded import arrays, tensors

@@ -7,7 +7,7 @@ from htd.checkpoint import convert
 from htd.modeling.salt import SALTOperator
 from htd.modeling.salt.points import class_points, offsets, regression_points
 from tests.modeling.dense.recorded import check, check_gradient, check_gradient_norms
-from tests.modeling.htc.reference import EXACT
+from tests.modeling.reference import EXACT
 from tests.recorded import arrays, published_weights, random_input, tensors
 
 SEED, MAPS = 11, (2, 256, 6, 8)

@@ -15,7 +15,7 @@ from htd.modeling.dense import BestClassTimesCenterness, DistanceDecoder, GIoULo
 from htd.modeling.salt.as_published import CoarseDeltaLoss, ReLUOfTwiceScaled
 from tests.modeling.dense.recorded import BOXES, SCORES, check, check_gradient_norms, objects
 from tests.modeling.dense.reference import OUR_LOSSES, STRIDES, as_maps, gradients, priced, shapes
-from tests.modeling.htc.reference import EXACT, model_config
+from tests.modeling.reference import EXACT, model_config
 from tests.recorded import arrays, published_weights, random_input, tensors
 
 SEED, BATCH_SIZE = 15, (128, 160)

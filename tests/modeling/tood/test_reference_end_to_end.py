@@ -9,7 +9,7 @@ from detectron2.config import instantiate
 
 from htd.checkpoint import convert
 from tests.modeling.dense.reference import STRIDES, as_maps, check_detections, model_config
-from tests.modeling.htc.reference import Tolerance
+from tests.modeling.reference import Tolerance
 from tests.recorded import image, manifest, published_weights, tensors
 
 FEATURE_SHARE = 1e-3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.modeling.dense.reference import STRIDES
-from tests.modeling.htc.reference import EXACT, Tolerance
+from tests.modeling.reference import EXACT, Tolerance
 from tests.modeling.tood.reference import ANCHOR_BASED, DEFORMABLE, R50, Forward, head
 from tests.recorded import random_input, tensors
 

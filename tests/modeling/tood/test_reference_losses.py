@@ -3,7 +3,7 @@
 import pytest
 
 from tests.modeling.dense.reference import LOSSES, check_losses, check_norms, check_positives, norms
-from tests.modeling.htc.reference import Tolerance
+from tests.modeling.reference import Tolerance
 from tests.modeling.tood.reference import ANCHOR_BASED, DEFORMABLE, ITERATIONS_AN_EPOCH, R50, losses
 
 METRICS = Tolerance(absolute=1e-4)

@@ -9,7 +9,7 @@ from detectron2.config import LazyConfig, instantiate
 
 from htd.checkpoint import convert
 from tests.modeling.dense.reference import check_losses, check_norms_and_probes, gradients, priced, targets
-from tests.modeling.htc.reference import Tolerance
+from tests.modeling.reference import Tolerance
 from tests.modeling.tood.reference import ITERATIONS_AN_EPOCH, R50
 from tests.recorded import arrays, image, published_weights, tensors
 

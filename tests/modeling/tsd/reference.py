@@ -10,8 +10,7 @@ from detectron2.config import instantiate
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from tests.modeling.htc.reference import EXACT, Pass, Tolerance, gradient_norm, passes_of
-from tests.modeling.htd.test_modules import on
+from tests.modeling.reference import EXACT, Pass, Tolerance, gradient_norm, on, passes_of
 from tests.modeling.tsd.small import HEAD_LOSSES, images, load, maps, model_config, proposals
 from tests.recorded import arrays, inclusive, published_weights, tensors, unpaired
 

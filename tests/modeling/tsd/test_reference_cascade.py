@@ -5,8 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from tests.modeling.htc.reference import Recorder
-from tests.modeling.htd.test_modules import on
+from tests.modeling.reference import Recorder, on
 from tests.modeling.tsd.reference import (
     BOXES,
     CASCADE_BOXES,

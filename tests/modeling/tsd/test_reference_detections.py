@@ -7,7 +7,7 @@ import torch
 
 from htd.layers import HardNMS, SoftNMS
 from htd.modeling.cascade import DetectionSelector
-from tests.modeling.htd.test_modules import on
+from tests.modeling.reference import on
 from tests.modeling.tsd.reference import BOXES, SCORES, check_detections, passes_of, shifted
 from tests.modeling.tsd.small import background_last, images, maps, proposals, roi_heads
 from tests.recorded import inclusive, tensors

@@ -5,7 +5,7 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.modeling.htc.reference import Recorder
+from tests.modeling.reference import Recorder
 from tests.modeling.tsd.reference import (
     EVERY,
     EXACT,

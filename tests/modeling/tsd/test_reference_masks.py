@@ -6,8 +6,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks
 
-from tests.modeling.htc.reference import Recorder
-from tests.modeling.htd.test_modules import on
+from tests.modeling.reference import Recorder, on
 from tests.modeling.tsd.reference import (
     CASCADE_BOXES,
     EXACT,

@@ -5,7 +5,7 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.modeling.htd.test_modules import on
+from tests.modeling.reference import on
 from tests.modeling.rpn.conftest import image_list, targets
 from tests.modeling.tsd.reference import (
     EXACT,
