@@ -4,9 +4,8 @@ import sys
 
 from htd.checkpoint import find_unconverted
 from htd.data import read_categories
-from htd.engine.arguments import parse_arguments
-from htd.engine.command import build_config
 from htd.engine.config import config_text
+from htd.engine.config.command_line import build_config, parse_arguments
 from htd.engine.launch import Processes, launch
 from htd.engine.run import evaluate, train
 from htd.engine.weights import check_weights_file

@@ -22,8 +22,8 @@ from detectron2.evaluation import print_csv_format
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
-from htd.engine.calls import located
 from htd.engine.config import load_config
+from htd.engine.config.build import located
 from htd.errors import UserError, run_cli
 from htd.evaluation import OpenImagesEvaluator, read_detections
 

@@ -26,8 +26,8 @@ from htd.data import read_categories, read_classes
 from htd.data.reader import read_image
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.config import load_config
+from htd.engine.config.own_data import class_counts
 from htd.engine.device import usable_device
-from htd.engine.own_data import class_counts
 from htd.engine.run import build_model
 from htd.engine.setup import hide_known_warnings
 from htd.engine.weights import check_weights_file, load_whole

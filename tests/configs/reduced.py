@@ -10,7 +10,7 @@ from detectron2.config import instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from htd.engine.own_data import set_num_classes
+from htd.engine.config.own_data import set_num_classes
 from htd.layers import GroupNormOf
 from tests.configs.leaves import config_of
 

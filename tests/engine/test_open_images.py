@@ -10,7 +10,7 @@ import convert_open_images_results
 import evaluate_open_images
 from htd.data.toy import make_toy_data, write_open_images
 from htd.engine.config import load_config, save_config
-from htd.engine.own_data import OwnData, apply_own_data
+from htd.engine.config.own_data import OwnData, apply_own_data
 from htd.engine.run import train
 from htd.errors import UserError
 from tests.engine.test_resume import assert_equal, final

@@ -10,9 +10,9 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 
 from htd.engine.config import load_config
+from htd.engine.config.scaling import scale_to_batch
 from htd.engine.launch import Processes, launch
 from htd.engine.run import build_model, evaluate, train
-from htd.engine.scaling import scale_to_batch
 from htd.errors import UserError
 from tests.engine.tiny import TINY, NoObjectsOnRank, Stop
 from tests.engine.two_phases import STEPS, phased

@@ -13,8 +13,8 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from htd.collect_env import collect_env
+from htd.engine.config.own_data import class_counts, counted
 from htd.engine.device import usable_device
-from htd.engine.own_data import class_counts, counted
 from htd.engine.random_state import seed_everything
 from htd.errors import UserError
 

@@ -17,7 +17,7 @@ from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 
 from htd.engine.checkpoint import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
-from htd.engine.own_data import class_counts
+from htd.engine.config.own_data import class_counts
 from htd.errors import UserError, reason
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
-from htd.engine.calls import check_calls
+from htd.engine.config.build import check_calls
 from htd.errors import UserError
 from htd.modeling.cascade import CascadeStage, SharedFCHead
 from htd.modeling.tsd import ClassificationMargin, LocalizationMargin, NoSibling

@@ -3,7 +3,7 @@
 import pytest
 
 from htd.engine.config import load_config, save_config
-from htd.engine.scaling import scale_to_batch
+from htd.engine.config.scaling import scale_to_batch
 from htd.errors import UserError
 from tests.engine.tiny import TINY
 

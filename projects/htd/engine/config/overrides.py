@@ -13,8 +13,8 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from htd.engine.annotations import outer_words
-from htd.engine.calls import located
+from htd.engine.config.annotations import outer_words
+from htd.engine.config.build import located
 from htd.errors import UserError
 
 _COUNTED = ("train", "dataloader")

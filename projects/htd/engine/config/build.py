@@ -10,7 +10,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from htd.engine.annotations import members_take_null, takes_null
+from htd.engine.config.annotations import members_take_null, takes_null
 from htd.errors import UserError, reason
 
 # Arguments that are put into the config only when the call is made.

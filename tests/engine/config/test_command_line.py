@@ -2,8 +2,7 @@
 
 import pytest
 
-from htd.engine.arguments import parse_arguments
-from htd.engine.command import build_config
+from htd.engine.config.command_line import build_config, parse_arguments
 from htd.errors import UserError
 from tests.engine.tiny import TINY
 

@@ -6,8 +6,8 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from htd.engine.config import load_config
+from htd.engine.config.own_data import OwnData, apply_own_data
 from htd.engine.evaluation import Evaluation
-from htd.engine.own_data import OwnData, apply_own_data
 from htd.errors import UserError
 
 

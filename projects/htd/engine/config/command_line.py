@@ -1,11 +1,16 @@
-"""The command line of ``train_net.py``."""
+"""The command line of ``train_net.py``, and the config that it asks for."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from htd.engine.own_data import OwnData
+from omegaconf import DictConfig
+
+from htd.engine.config.files import load_config
+from htd.engine.config.overrides import override_keys
+from htd.engine.config.own_data import OwnData, apply_own_data
+from htd.engine.config.scaling import scale_to_batch
 from htd.errors import UserError
 
 _EPILOG = """examples:
@@ -95,3 +100,25 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError("--eval-only reads --val-json and --val-images: give them")
     arguments.own_data = OwnData(**pairs)
     return arguments
+
+
+def build_config(
+    arguments: argparse.Namespace, read_categories: Callable[[str], Sequence[str]]
+) -> tuple[DictConfig, list[str]]:
+    """Load the config that the command line names; apply overrides, own data and the batch's schedule.
+
+    Args:
+        arguments: of :func:`parse_arguments`.
+        read_categories: returns the class names of an annotation file.
+
+    Returns:
+        The config, and lines for the log that say what was derived.
+
+    Raises:
+        UserError: anything of it that does not fit.
+    """
+    config = load_config(arguments.config_file, arguments.overrides)
+    notes = [apply_own_data(config, arguments.own_data, read_categories)]
+    if not arguments.no_scale and not arguments.eval_only:
+        notes.append(scale_to_batch(config, override_keys(arguments.overrides)))
+    return config, [note for note in notes if note]

@@ -16,9 +16,9 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationKeyError
 
-from htd.engine.calls import check_calls
-from htd.engine.overrides import checked_overrides
-from htd.engine.settings import check_settings
+from htd.engine.config.build import check_calls
+from htd.engine.config.overrides import checked_overrides
+from htd.engine.config.settings import check_settings
 from htd.errors import UserError, reason
 
 KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
