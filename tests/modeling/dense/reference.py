@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -143,6 +144,15 @@ def check_positives(case: Mapping[str, Tensor], matched: Matched) -> None:
     assert (matched.positive == (matched.gt_classes < matched.predictions.logits.shape[-1])).all()
 
 
+def in_float64(model: nn.Module) -> nn.Module:
+    """Return a copy of a model that computes in float64.
+
+    Gradients are compared there: in float32 the rounding of a processor decides on which side of zero some
+    inputs of a ReLU lie, and a single one moves a gradient by more than the tolerance.
+    """
+    return copy.deepcopy(model).double()
+
+
 def gradients(loss: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradients of a loss, whose graph stays; zeros where it does not reach."""
     found = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
@@ -157,29 +167,36 @@ class Losses:
         parameters: of the model, by published name, in the recorded order.
         features: maps p3..p7, which want a gradient.
         priced: see :class:`Priced`.
+        exact: the same in float64, what gradients are taken of; so are parameters and features.
     """
 
     def __init__(self, name: str, model: nn.Module, names: Mapping[str, str], seed: int):
         """Compute the case; the model is in the phase that it is to be in, its ``names`` as converted."""
         self.case = case = tensors("tood", name)
         self.seed = seed
-        ours = dict(model.train().named_parameters())
+        exact_model = in_float64(model.train())
+        ours = dict(exact_model.named_parameters())
         assert set(ours) == set(names.values())
         published = [str(key) for key in arrays("tood", name)["grad_names"]]
         self.parameters = {key: ours[names[key]] for key in published}
         assert len(self.parameters) == len(ours)
         sizes = case["img_shape"].tolist() if "img_shape" in case else [(64, 64)]
         height, width = case["batch_shape"].tolist() if "batch_shape" in case else (64, 64)
-        self.features = random_maps(seed, len(sizes), height, width, model.device)
-        for level in self.features:
-            level.requires_grad_()
-        predictions, truth = model.head(self.features), targets(case, sizes, model.device)
-        train = partial(model.forward_training, None, self.features, predictions, truth)
-        self.priced = priced(model, train)
+        features = random_maps(seed, len(sizes), height, width, model.device)
+        self.features = [level.double().requires_grad_() for level in features]
+        truth = targets(case, sizes, model.device)
+
+        def train(model, features):
+            predictions = model.head(features)
+            return priced(model, partial(model.forward_training, None, features, predictions, truth))
+
+        with torch.no_grad():
+            self.priced = train(model, features)
+        self.exact = train(exact_model, self.features)
 
     def gradients(self, published_loss: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the gradients of one loss for parameters and for maps, by the names of their probes."""
-        loss = self.priced.losses[OUR_LOSSES[published_loss]]
+        loss = self.exact.losses[OUR_LOSSES[published_loss]]
         found = iter(gradients(loss, [*self.parameters.values(), *self.features]))
         parameters = {key: next(found) for key in self.parameters}
         return parameters, {f"feat_{level}": next(found) for level in STRIDES}

@@ -7,7 +7,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from tests.modeling.dense.recorded import check, check_gradient_norms
-from tests.modeling.dense.reference import priced
+from tests.modeling.dense.reference import in_float64, priced
 from tests.modeling.reference import EXACT
 from tests.modeling.salt.end_to_end import model_of, picture
 from tests.modeling.salt.reference import R50
@@ -24,7 +24,7 @@ LOSSES = {
 
 
 class Step:
-    """The step: the recorded arrays, losses, and our parameters in the recorded order."""
+    """The step: the recorded arrays, losses, and our parameters, in float64, in the recorded order."""
 
     def __init__(self, device):
         self.case = case = tensors("salt", f"e2e_{NAME}")
@@ -34,9 +34,11 @@ class Step:
             "image": picture(NAME, SIZE),
             "instances": Instances(SIZE, gt_boxes=boxes, gt_classes=classes),
         }
-        self.priced = priced(model.train(), partial(model, [item]))
-        sum(self.priced.losses.values()).backward()
-        ours = dict(model.named_parameters())
+        with torch.no_grad():
+            self.priced = priced(model.train(), partial(model, [item]))
+        exact = in_float64(model)
+        sum(exact([item]).values()).backward()
+        ours = dict(exact.named_parameters())
         published = arrays("salt", f"e2e_{NAME}")["param_names"].tolist()
         self.parameters = [ours[names[key]] for key in published]
         self.all_named = len(set(published)) == len(ours)

@@ -17,7 +17,7 @@ from tests.modeling.dense.recorded import (
     normal_maps,
     objects,
 )
-from tests.modeling.dense.reference import check_losses, gradients, priced, random_maps
+from tests.modeling.dense.reference import check_losses, gradients, in_float64, priced, random_maps
 from tests.modeling.salt.reference import R50, head, outputs
 from tests.recorded import arrays, tensors
 
@@ -124,22 +124,29 @@ class Trained:
     """The case of the losses through the whole head, with its gradients.
 
     Attributes:
-        parameters, features: gradients, by published name and by level.
+        priced: see :class:`tests.modeling.dense.reference.Priced`.
+        parameters, features: gradients in float64, by published name and by level.
     """
 
     def __init__(self, model, names, device):
         self.case = tensors("salt", "head_train")
         features = random_maps(HEAD_SEED, len(HEAD_SIZES), *HEAD_BATCH, device)
-        for level in features:
-            level.requires_grad_()
         truth = objects(self.case, HEAD_SIZES, device)
-        train = partial(model.forward_training, None, features, model.head(features), truth)
-        self.priced = priced(model, train)
-        ours = dict(model.named_parameters())
+
+        def train(model, features):
+            predictions = model.head(features)
+            return priced(model, partial(model.forward_training, None, features, predictions, truth))
+
+        with torch.no_grad():
+            self.priced = train(model, features)
+        exact_model = in_float64(model)
+        features = [level.double().requires_grad_() for level in features]
+        exact = train(exact_model, features)
+        ours = dict(exact_model.named_parameters())
         published = [str(key) for key in arrays("salt", "head_train")["param_names"]]
         assert {names[key] for key in published} == set(ours)
         inputs = [*(ours[names[key]] for key in published), *features]
-        found = gradients(sum(self.priced.losses.values()), inputs)
+        found = gradients(sum(exact.losses.values()), inputs)
         self.parameters = dict(zip(published, found[: len(published)], strict=True))
         self.features = found[len(published) :]
 

@@ -14,9 +14,16 @@ from htd.checkpoint import convert
 from htd.modeling.dense import BestClassTimesCenterness, DistanceDecoder, GIoULoss
 from htd.modeling.salt.as_published import CoarseDeltaLoss, ReLUOfTwiceScaled
 from tests.modeling.dense.recorded import BOXES, SCORES, check, check_gradient_norms, objects
-from tests.modeling.dense.reference import OUR_LOSSES, STRIDES, as_maps, gradients, priced, shapes
+from tests.modeling.dense.reference import (
+    OUR_LOSSES,
+    as_maps,
+    gradients,
+    in_float64,
+    priced,
+    random_maps,
+)
 from tests.modeling.reference import EXACT, model_config
-from tests.recorded import arrays, published_weights, random_input, tensors
+from tests.recorded import arrays, published_weights, tensors
 
 SEED, BATCH_SIZE = 15, (128, 160)
 # Sizes of the images, and the frames of their detections.
@@ -62,7 +69,8 @@ class PlugIn:
     Attributes:
         case: the recorded arrays.
         model, predictions, features, priced: what the case's weights and maps give in a training.
-        ours: our parameters by the recorded names; None where the published one is not used.
+        exact_features, exact_losses: the same in float64, with gradients.
+        ours: our parameters, in float64, by the recorded names; None where the published one is not used.
     """
 
     def __init__(self, name, device):
@@ -71,18 +79,20 @@ class PlugIn:
         weights, report = convert(published_weights("salt", f"manifest_plugin_{name}"), self.model)
         self.model.load_state_dict(weights, strict=True)
         self.model.to(device).train()
-        parameters = dict(self.model.named_parameters())
+        exact_model = in_float64(self.model)
+        parameters = dict(exact_model.named_parameters())
         names = [str(key) for key in self.names["param_names"]]
         assert {report.used[key] for key in names if key in report.used} == set(parameters)
         self.ours = [parameters.get(report.used.get(key)) for key in names]
-        self.features = [
-            random_input(level, (2, 256, *size), SEED).to(device).requires_grad_()
-            for level, size in zip(STRIDES, shapes(*BATCH_SIZE), strict=True)
-        ]
-        self.predictions = self.model.head(self.features)
+        self.features = random_maps(SEED, 2, *BATCH_SIZE, device)
         truth = objects(self.case, SIZES, device)
-        train = partial(self.model.forward_training, None, self.features, self.predictions, truth)
-        self.priced = priced(self.model, train)
+        with torch.no_grad():
+            self.predictions = self.model.head(self.features)
+            train = partial(self.model.forward_training, None, self.features, self.predictions, truth)
+            self.priced = priced(self.model, train)
+        self.exact_features = [level.double().requires_grad_() for level in self.features]
+        predictions = exact_model.head(self.exact_features)
+        self.exact_losses = exact_model.forward_training(None, self.exact_features, predictions, truth)
 
 
 @pytest.fixture(scope="module", params=LEAVES)
@@ -118,9 +128,9 @@ def test_losses(plug_in):
 
 def test_gradients(plug_in):
     """Of every parameter and of every map; the published RetinaNet has scalars that nothing reads."""
-    case, total = plug_in.case, sum(plug_in.priced.losses.values())
+    case, total = plug_in.case, sum(plug_in.exact_losses.values())
     used = [x for x in plug_in.ours if x is not None]
-    found = gradients(total, [*used, *plug_in.features])
+    found = gradients(total, [*used, *plug_in.exact_features])
     check_gradient_norms(found[len(used) :], case["feat_grad_norm"])
     EXACT.check([x is not None for x in plug_in.ours], case["param_used"])
     rows = case["param_used"].bool()

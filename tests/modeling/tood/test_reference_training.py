@@ -8,7 +8,14 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from htd.checkpoint import convert
-from tests.modeling.dense.reference import check_losses, check_norms_and_probes, gradients, priced, targets
+from tests.modeling.dense.reference import (
+    check_losses,
+    check_norms_and_probes,
+    gradients,
+    in_float64,
+    priced,
+    targets,
+)
 from tests.modeling.reference import Tolerance
 from tests.modeling.tood.reference import ITERATIONS_AN_EPOCH, R50
 from tests.recorded import arrays, image, published_weights, tensors
@@ -36,7 +43,7 @@ class Step:
         published: names of all parameters of the published model.
         trained: names of those that are trained here.
         parameters: those that are to be trained, by published name, in the recorded order.
-        gradients: of the sum of the losses.
+        gradients: of the sum of the losses, in float64.
         changes: by which the step moved each parameter.
     """
 
@@ -50,14 +57,19 @@ class Step:
         model.to(device).train()
         model.supervision.set_iteration(CASES[name] * ITERATIONS_AN_EPOCH)
         inputs = [one_input(i, truth) for i, truth in enumerate(targets(self.case, SIZES, device))]
-        self.priced = priced(model, partial(model, inputs))
+        with torch.no_grad():
+            self.priced = priced(model, partial(model, inputs))
+        exact_model = in_float64(model)
+        exact = priced(exact_model, partial(exact_model, inputs))
 
         self.model, statistics = model, ("running_mean", "running_var", "num_batches_tracked")
         self.published = {key for key in published if not key.endswith(statistics)}
         ours = {key: p for key, p in model.named_parameters() if p.requires_grad}
         self.trained = {key for key, mine in report.used.items() if mine in ours}
         self.parameters = {key: ours[report.used[key]] for key in self.names["trainable_names"].tolist()}
-        found = gradients(sum(self.priced.losses.values()), list(self.parameters.values()))
+        theirs = dict(exact_model.named_parameters())
+        wanted = [theirs[report.used[key]] for key in self.parameters]
+        found = gradients(sum(exact.losses.values()), wanted)
         self.gradients = dict(zip(self.parameters, found, strict=True))
         self.changes = self.step(config.optimizer)
 
@@ -65,7 +77,7 @@ class Step:
         optimizer.params.model = self.model
         before = [p.detach().clone() for p in self.parameters.values()]
         for parameter, gradient in zip(self.parameters.values(), self.gradients.values(), strict=True):
-            parameter.grad = gradient.to(parameter.device)
+            parameter.grad = gradient.to(parameter)
         instantiate(optimizer).step()
         each = zip(self.parameters.values(), before, strict=True)
         return [(parameter.detach() - old).cpu() for parameter, old in each]
