@@ -22,13 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detectron2.config import instantiate
 from torch import nn
 
 from htd.checkpoint import check_output, convert, read_checkpoint, state_dict_of, write_checkpoint
 from htd.checkpoint.formats import FORMATS
 from htd.engine.checkpoint import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
-from htd.engine.config import load_config
+from htd.engine.config import build, load_config
 from htd.errors import UserError, run_cli
 
 
@@ -60,10 +59,10 @@ def build_model(config_file: str, overrides: Sequence[str], with_values: bool) -
     config = load_config(config_file, overrides)
     if not with_values:
         with torch.device("meta"):
-            return instantiate(config.model)
+            return build(config.model, "model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return instantiate(config.model)
+        return build(config.model, "model")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,13 +17,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.config import instantiate
 from detectron2.evaluation import print_csv_format
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
-from htd.engine.config import load_config
-from htd.engine.config.build import located
+from htd.engine.config import build, load_config
+from htd.engine.config.builder import locate_target
 from htd.errors import UserError, run_cli
 from htd.evaluation import OpenImagesEvaluator, read_detections
 
@@ -50,14 +49,14 @@ def evaluator_of(config: DictConfig, name: str) -> OpenImagesEvaluator:
     """
     node, dataset = (OmegaConf.select(config, f"dataloader.{part}") for part in ("evaluator", "test.dataset"))
     # Looked at before any data are loaded, which may take long, or not be there.
-    target = located(node, "dataloader.evaluator") if isinstance(node, DictConfig) else None
+    target = locate_target(node["_target_"], "dataloader.evaluator") if isinstance(node, DictConfig) else None
     if dataset is None or not (isinstance(target, type) and issubclass(target, OpenImagesEvaluator)):
         raise UserError(f"{name} has no OpenImagesEvaluator with test data; take a config with OpenImages")
     # The file is there already.
     node.output_dir = None
     # Loading the data makes them known to the evaluator.
-    instantiate(dataset)
-    return instantiate(node)
+    build(dataset, "dataloader.test.dataset")
+    return build(node, "dataloader.evaluator")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
-from detectron2.config import instantiate
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -25,7 +24,7 @@ from htd.checkpoint import find_unconverted
 from htd.data import read_categories, read_classes
 from htd.data.reader import read_image
 from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.config import load_config
+from htd.engine.config import build, load_config
 from htd.engine.config.own_data import class_counts
 from htd.engine.device import usable_device
 from htd.engine.run import build_model
@@ -132,7 +131,7 @@ def draw_images(
         image_rgb = read_image(str(image), "RGB")
         height, width = image_rgb.shape[:2]
         # A mapper for each image: one that keeps what it has read would keep all of them.
-        mapper = instantiate(config.dataloader.test.mapper)
+        mapper = build(config.dataloader.test.mapper, "dataloader.test.mapper")
         inputs = mapper({"file_name": str(image), "image_id": name, "height": height, "width": width})
         pictures = draw_model(
             model,

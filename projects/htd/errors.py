@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
 
 
 class UserError(Exception):
@@ -27,6 +32,22 @@ def run_cli(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; give the command again (a training goes on with --resume)\n")
         sys.exit(130)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn a ``ValueError`` that a ``raise`` of this package has raised into a :class:`UserError`.
+
+    All other errors pass with their trace: those of other packages, and bugs such as a strict ``zip`` of
+    lists of different lengths.
+    """
+    try:
+        yield
+    except ValueError as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if _PACKAGE in Path(frame.filename).parents and (frame.line or "").startswith("raise "):
+            raise UserError(" ".join(str(error).split())) from error
+        raise
 
 
 def reason(error: BaseException) -> str:

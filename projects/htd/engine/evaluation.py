@@ -6,11 +6,11 @@ import copy
 import logging
 from typing import Any
 
-from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from omegaconf import DictConfig
 from torch import nn
 
+from htd.engine.config import build
 from htd.engine.random_state import kept_random_state
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class Evaluation:
         """
         if self._parts is None and self._complete():
             with kept_random_state():
-                self._parts = instantiate(self._test_data()), instantiate(self._config.evaluator)
+                test = build(self._test_data(), "dataloader.test")
+                self._parts = test, build(self._config.evaluator, "dataloader.evaluator")
         return self._parts is not None
 
     def _test_data(self) -> DictConfig:
@@ -70,7 +71,7 @@ class Evaluation:
             return {}
         with kept_random_state():
             if self._augmentation is not None:
-                model = instantiate({**self._augmentation, "model": model})
+                model = build({**self._augmentation, "model": model}, "test_time_augmentation")
             results = inference_on_dataset(model, *self._parts) or {}
         if results:
             print_csv_format(results)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from detectron2.config import instantiate
 from detectron2.engine import HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation.testing import flatten_results_dict
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.config import save_config
+from htd.engine.config import build, save_config
 from htd.engine.console import ConsoleWriter
 from htd.engine.evaluation import Evaluation
 from htd.engine.hooks import BestCheckpointHook, CheckpointHook, Draw, EvalHook, PicturesHook
@@ -56,7 +55,7 @@ def train(
     prepare(config, notes)
     last = _checkpoint_to_resume(config, resume)
     model = build_model(config)
-    loader = instantiate(config.dataloader.train)
+    loader = build(config.dataloader.train, "dataloader.train")
     describe_data(config, "train")
     evaluation = Evaluation(config.dataloader)
     if evaluation.build():
@@ -128,7 +127,7 @@ def evaluate(config: DictConfig, *, notes: Sequence[str] = ()) -> dict:
 
 def build_model(config: DictConfig) -> nn.Module:
     """Build the model on its device and log its size."""
-    model = instantiate(config.model).to(config.train.device)
+    model = build(config.model, "model").to(config.train.device)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     logger.info(
@@ -144,7 +143,7 @@ def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimiz
     """Build the optimizer; the model is in the config only meanwhile, since it could not be saved with it."""
     config.optimizer.params.model = model
     try:
-        optimizer = instantiate(config.optimizer)
+        optimizer = build(config.optimizer, "optimizer")
     finally:
         config.optimizer.params.pop("model")
     for group in optimizer.param_groups:
@@ -217,7 +216,7 @@ def _hooks(
     return [
         hooks.IterationTimer(),
         PhaseHook(model),
-        hooks.LRScheduler(scheduler=instantiate(config.lr_multiplier)),
+        hooks.LRScheduler(scheduler=build(config.lr_multiplier, "lr_multiplier")),
         # Before the evaluation, which may take long and may fail.
         CheckpointHook(checkpointer, **settings.checkpointer),
         EvalHook(settings.eval_period, partial(evaluation, model)),

@@ -13,15 +13,25 @@ from pathlib import Path
 
 import yaml
 from detectron2.config import LazyConfig
-from omegaconf import DictConfig
-from omegaconf.errors import InterpolationKeyError
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from htd.engine.config.build import check_calls
 from htd.engine.config.overrides import checked_overrides
-from htd.engine.config.settings import check_settings
 from htd.errors import UserError, reason
 
 KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+# What a run reads, without a value to fall back on, and the least that counts may be.
+_NEEDED = (
+    *("model", "dataloader.train", "optimizer.params", "lr_multiplier", "train.output_dir"),
+    *("train.init_checkpoint", "train.device", "train.seed", "train.amp.enabled", "train.ddp"),
+)
+_COUNTS = {
+    "train.max_iter": 1,
+    "train.log_period": 1,
+    "train.eval_period": 0,
+    "train.checkpointer.period": 1,
+    "dataloader.train.total_batch_size": 1,
+}
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -37,8 +47,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     Raises:
         UserError: the file is not there or is no such config, an override is malformed, names an unknown
-            key or has a value of another kind, a setting is missing or makes no sense, or a node calls
-            something that is not there or has other arguments.
+            key or has a value of another kind, or a setting is missing or makes no sense.
     """
     config = _read(path)
     missing = [key for key in KEYS if key not in config]
@@ -48,9 +57,33 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
             "under configs/ (files under configs/common/ are only parts of them)"
         )
     LazyConfig.apply_overrides(config, checked_overrides(config, overrides))
-    check_settings(config)
-    check_calls(config)
+    _check_settings(config)
     return config
+
+
+def _check_settings(config: DictConfig) -> None:
+    """Refuse a config without a setting that a run reads, or with an impossible length or period."""
+    values = {key: _select(config, key) for key in (*_NEEDED, *_COUNTS)}
+    lacking = [key for key, value in values.items() if value is None]
+    if lacking:
+        raise UserError(
+            f"the config has no value for {', '.join(lacking)}: start from a leaf under configs/, whose "
+            "train node is that of configs/common/train.py"
+        )
+    if not str(values["train.output_dir"]).strip():
+        raise UserError("train.output_dir is empty: name the folder to write to")
+    for key, least in _COUNTS.items():
+        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < least:
+            raise UserError(f"{key} is {values[key]}; it has to be a whole number of at least {least}")
+    if config.train.amp.get("dtype", "bf16") not in ("bf16", "fp16"):
+        raise UserError(f"train.amp.dtype is {config.train.amp.dtype}; bf16 and fp16 exist")
+
+
+def _select(config: DictConfig, key: str) -> object:
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException:  # a part of the key is no group, or an interpolation leads nowhere
+        return None
 
 
 def save_config(config: DictConfig, path: str | Path) -> None:

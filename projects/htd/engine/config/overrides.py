@@ -13,17 +13,12 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from htd.engine.config.annotations import outer_words
-from htd.engine.config.build import located
+from htd.engine.config.builder import locate_target, parameters_of
+from htd.engine.config.hints import fits, hints_of, in_words
 from htd.errors import UserError
 
-_COUNTED = ("train", "dataloader")
-# Numbers for which null is a value: no pictures, and every checkpoint is kept.
-_MAY_BE_NULL = ("train.vis_period", "train.checkpointer.max_to_keep")
 # Keys that a config may lack, so that null changes nothing.
 _OPTIONAL = ("test_time_augmentation",)
-_SCALARS = {"int", "float"}
-_LISTS = {"Sequence", "Iterable", "Collection", "list", "tuple"}
 
 
 def override_keys(overrides: Sequence[str]) -> set[str]:
@@ -35,7 +30,8 @@ def checked_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]
     """Return the overrides if each of them fits the config.
 
     A key has to exist, or to be an argument of the callable that the config calls there, or to be written
-    ``+key=value``; and a value has to be of the kind of the present one.
+    ``+key=value``; and its value has to be one that the argument's type hint allows, or, without a hint, of
+    the kind of the present value.
 
     Raises:
         UserError: naming the first override that does not fit, with the nearest keys.
@@ -47,16 +43,25 @@ def checked_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]
             raise UserError(
                 f"override {text!r}: write key=value, a list as key=[1,2]; ~key, key=1,2 do not exist"
             )
-        found, present = _look_up(config, key)
-        if found:
-            if not _is_alternative(config, key, present, override.value()):
-                _check_kind(key, present, override.value())
-        elif key in _OPTIONAL and override.value() is None:
+        value = override.value()
+        exists, present = _look_up(config, key)
+        argument = _argument(config, key)
+        if not exists and key in _OPTIONAL and value is None:
             continue
-        elif not (override.is_add() or override.is_force_add() or _is_argument(config, key)):
+        if not (exists or argument or override.is_add() or override.is_force_add()):
             hint = _beyond(config, key) or f"{_near(config, key)}; +{key}=... adds a new key"
             raise UserError(f"unknown key {key!r} in override {text!r}{hint}")
+        if argument and argument.annotation is not inspect.Parameter.empty:
+            wanted = None if _fits_argument(value, argument) else in_words(argument.annotation)
+        else:
+            wanted = _other_kind(key, present, value) if exists else None
+        if wanted:
+            raise UserError(f"{key}={value} does not fit: {key} {_now(present)}wants {wanted}")
     return list(overrides)
+
+
+def _now(present: object) -> str:
+    return "" if present is None or isinstance(present, DictConfig) else f"(now {present}) "
 
 
 def _parse(text: str) -> Override:
@@ -85,38 +90,24 @@ def _look_up(config: DictConfig, key: str) -> tuple[bool, object]:
     return True, node
 
 
-def _parameter(config: DictConfig, key: str) -> inspect.Parameter | None:
-    """Return the parameter for which a key stands in the callable that the config calls there."""
-    parent, _, name = key.rpartition(".")
-    found, node = _look_up(config, parent) if parent else (False, None)
-    if not found or not isinstance(node, DictConfig) or "_target_" not in node:
-        return None
-    return inspect.signature(located(node, parent)).parameters.get(name)
+def _argument(config: DictConfig, key: str) -> inspect.Parameter | None:
+    """Return the parameter for which a key stands in the callable that the config calls there, if it does.
 
-
-def _is_argument(config: DictConfig, key: str) -> bool:
-    parameter = _parameter(config, key)
-    return parameter is not None and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-
-
-def _is_alternative(config: DictConfig, key: str, present: object, value: object) -> bool:
-    """Tell whether a value of another kind is one that the callable takes there, too.
-
-    That is a list of numbers for a whole number, such as a size, or the reverse, if the parameter's
-    annotation names both or there is none, and null for a whole number, if it names None.
+    Its annotation is the evaluated type hint.
     """
-    if value is None and key in _MAY_BE_NULL:
-        return True
-    parameter = _parameter(config, key)
-    if parameter is None:
-        return False
-    words = outer_words(parameter)
-    if value is None:
-        return "None" in words
-    numbers = isinstance(value, list) and all(map(_is_number, value))
-    whole = isinstance(present, int) and not isinstance(present, bool)
-    other = (whole and numbers) or (isinstance(present, ListConfig) and isinstance(value, int))
-    return other and (not words or bool(words & _SCALARS and words & _LISTS))
+    parent, _, name = key.rpartition(".")
+    node = _look_up(config, parent)[1] if parent else None
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return None
+    target = locate_target(node._get_node("_target_")._value(), parent)
+    parameter = (parameters_of(target) or {}).get(name)
+    if parameter is None or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        return None
+    return parameter.replace(annotation=hints_of(target).get(name, inspect.Parameter.empty))
+
+
+def _fits_argument(value: object, argument: inspect.Parameter) -> bool:
+    return fits(value, argument.annotation) or (value is None and argument.default is None)
 
 
 def _is_number(value: object) -> bool:
@@ -152,23 +143,27 @@ def _all_keys(node: object, prefix: str) -> Iterator[str]:
             yield from _all_keys(node._get_node(index), f"{prefix}{index}.")
 
 
-def _check_kind(key: str, present: object, value: object) -> None:
-    """Refuse a value of another kind; the present value tells the kind, and null may replace most of them."""
+def _other_kind(key: str, present: object, value: object) -> str | None:
+    """Return what a value should have been if it is of another kind than the present one; null mostly is not.
+
+    A number may become a list of numbers where a callable has no type hint for it, or the reverse: sizes are
+    often given in either way.
+    """
     number = _is_number(value)
+    numbers = isinstance(value, list) and all(map(_is_number, value))
+    counts = key.split(".")[0] == "train"
     if isinstance(present, bool):
-        fits, wanted = isinstance(value, bool), "true or false"
-    elif isinstance(present, int) and key.split(".")[0] in _COUNTED:
-        fits, wanted = number and isinstance(value, int), "a whole number"
-    elif isinstance(present, Number):
-        fits, wanted = number or value is None, "a number"
-    elif isinstance(present, str):
-        fits, wanted = not isinstance(value, (bool, list, dict)), "a text"
-    elif isinstance(present, ListConfig):
-        fits, wanted = isinstance(value, list) or value is None, "a list such as [1,2]"
-    elif isinstance(present, DictConfig):
-        fits, wanted = isinstance(value, dict) or value is None, "one of its keys set, as in key.name=value"
-    else:
-        return
-    if not fits:
-        now = "a group of keys" if isinstance(present, DictConfig) else f"now {present}"
-        raise UserError(f"{key}={value} does not fit: {key} ({now}) wants {wanted}")
+        return None if isinstance(value, bool) else "true or false"
+    if value is None:
+        return None
+    if isinstance(present, int) and not (isinstance(value, int) and number if counts else number or numbers):
+        return "a whole number"
+    if isinstance(present, float) and not number:
+        return "a number"
+    if isinstance(present, str) and isinstance(value, (bool, list, dict)):
+        return "a text"
+    if isinstance(present, ListConfig) and not isinstance(value, (list, int)):
+        return "a list such as [1,2]"
+    if isinstance(present, DictConfig) and not isinstance(value, dict):
+        return "one of its keys set, as in key.name=value"
+    return None
