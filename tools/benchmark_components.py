@@ -36,7 +36,7 @@ def roi_align(repeat: int, device: torch.device) -> list[Comparison]:
     ):
         for training in (False, True):
             functions = [
-                _pooling(pool, lambda: FeatureTable.from_maps(maps, STRIDES), *regions, samples, training)
+                _pooling(pool, lambda: FeatureTable(maps, STRIDES), *regions, samples, training)
                 for pool in (pool_by_torchvision, pool_by_gather)
             ]
             rows.append(compare(f"{name}, {_phase(training)}", *functions, repeat, device))

@@ -97,7 +97,7 @@ def _training(plain, heads, device):
 
 
 def _run(head, maps, boxes, vector, classifier, rows):
-    table = FeatureTable.from_maps(maps, STRIDES)
+    table = FeatureTable(maps, STRIDES)
     context = RoIContext(table, [IMAGE] * len(boxes), LevelRule(), {"global_vector": vector})
     rois = context.rois(boxes)
     nothing = vector.new_empty(0)

@@ -40,15 +40,15 @@ def offset_pooling(repeat: int, device: torch.device) -> list[Comparison]:
         features.requires_grad_()
     boxes, levels = (t.to(device) for t in random_regions(1000))
     generator = torch.Generator().manual_seed(0)
-    made = FeatureTable.from_maps([features.detach() for features in maps], STRIDES)
+    made = FeatureTable([features.detach() for features in maps], STRIDES)
     made.rows  # noqa: B018
     rows = []
     for name, shape in (("an offset a bin", (1000, 2, 7, 7)), ("one offset", (1000, 2))):
         offsets = (0.1 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
         for phase, table in (
             ("forward, rows at hand", lambda: made),
-            ("forward", partial(FeatureTable.from_maps, maps, STRIDES)),
-            ("forward + backward", partial(FeatureTable.from_maps, maps, STRIDES)),
+            ("forward", partial(FeatureTable, maps, STRIDES)),
+            ("forward + backward", partial(FeatureTable, maps, STRIDES)),
         ):
             displaced = partial(_pool_displaced, offsets=offsets)
             functions = [

@@ -10,7 +10,7 @@ __all__ = ["STRIDES", "one_map", "pool", "pyramid", "random_offsets", "random_re
 
 def pool(maps, regions, offsets, rule, *, output_size=7, samples=4):
     """Pool ``regions`` (boxes, image, level) of maps of the strides here."""
-    table = FeatureTable.from_maps(maps, STRIDES[: len(maps)])
+    table = FeatureTable(maps, STRIDES[: len(maps)])
     return offset_roi_pool(table, *regions, offsets, regions=rule, output_size=output_size, samples=samples)
 
 
@@ -18,7 +18,7 @@ def one_map(values, box, offsets, rule, *, stride=1, output_size=1, samples=1):
     """Pool one box of one map, values (H, W) with a cell every ``stride`` pixels; return (S, S)."""
     zero = torch.zeros(1, dtype=torch.int64)
     boxes = torch.tensor([box], dtype=values.dtype)
-    table = FeatureTable.from_maps([values[None, None]], [stride])
+    table = FeatureTable([values[None, None]], [stride])
     settings = {"regions": rule, "output_size": output_size, "samples": samples}
     return offset_roi_pool(table, boxes, zero, zero, offsets, **settings)[0, 0]
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from htd.errors import UserError
 from htd.layers import HardNMS, SoftNMS
 from tests.recorded import close, tensors
 
@@ -194,5 +193,5 @@ def test_hard_nms_equals_the_plain_loop(seed, count, threshold):
 
 
 def test_unknown_method():
-    with pytest.raises(UserError, match="linear, gaussian, not 'cubic'"):
+    with pytest.raises(ValueError, match="linear, gaussian, not 'cubic'"):
         SoftNMS(method="cubic")

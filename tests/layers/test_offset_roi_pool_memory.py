@@ -31,7 +31,7 @@ def train_step(largest, shape):
     settings = {"output_size": 7, "regions": RoundedRegions()}
 
     def step(chosen):
-        table = FeatureTable.from_maps(maps, STRIDES)
+        table = FeatureTable(maps, STRIDES)
         out = offset_roi_pool(
             table,
             boxes[chosen],

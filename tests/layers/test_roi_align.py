@@ -1,4 +1,4 @@
-"""RoIAlign by hand, and against torchvision's operator forward and backward."""
+"""RoIAlign by hand, and against torchvision, forward and backward; also with averaged sub-bins."""
 
 import importlib
 
@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
+from torch.nn.functional import avg_pool2d
 from torchvision.ops import roi_align as torchvision_roi_align
 
 from htd.layers import FeatureTable, roi_align
@@ -60,7 +61,7 @@ def test_equals_torchvision(seed, count, output_size, sampling_ratio, aligned, a
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE, "_CELLS_AT_ONCE", at_once)
         found = roi_align(
-            FeatureTable.from_maps(maps, STRIDES),
+            FeatureTable(maps, STRIDES),
             *regions,
             output_size=output_size,
             sampling_ratio=sampling_ratio,
@@ -81,7 +82,7 @@ def test_both_implementations_agree(monkeypatch, sampling_ratio):
     results = []
     for gather in (True, False):
         monkeypatch.setattr(MODULE, "prefers_gather", lambda _, gather=gather: gather)
-        table = FeatureTable.from_maps(maps, STRIDES)
+        table = FeatureTable(maps, STRIDES)
         out = roi_align(table, *regions, output_size=3, sampling_ratio=sampling_ratio)
         assert (table._rows is not None) == gather
         results.append((out, *torch.autograd.grad(out.square().sum(), maps)))
@@ -97,7 +98,7 @@ def test_every_device_equals_torchvision_on_a_cpu(device, sampling_ratio, aligne
     expected = by_torchvision(maps, *regions, 7, sampling_ratio, aligned)
     there = [m.detach().to(device).requires_grad_() for m in maps]
     found = roi_align(
-        FeatureTable.from_maps(there, STRIDES),
+        FeatureTable(there, STRIDES),
         *(t.to(device) for t in regions),
         output_size=7,
         sampling_ratio=sampling_ratio,
@@ -115,7 +116,7 @@ def test_a_ramp_gives_the_middles_of_the_bins(aligned):
     # Cell i of the ramp holds i. Pixels 8 to 24 are cells 2 to 6 of stride 4; two bins have their middles at
     # 3 and 5. Aligned, cell i stands for the place i + 0.5.
     ramp = torch.arange(10.0).expand(1, 1, 10, 10)
-    table = FeatureTable.from_maps([ramp], [4])
+    table = FeatureTable([ramp], [4])
     box, zero = torch.tensor([[8.0, 8, 24, 24]]), torch.zeros(1, dtype=torch.int64)
     for sampling_ratio in (0, 1, 2):
         out = roi_align(table, box, zero, zero, output_size=2, sampling_ratio=sampling_ratio, aligned=aligned)
@@ -158,7 +159,7 @@ def test_pieces_are_bounded_and_complete():
 
 def test_no_regions_and_regions_without_area():
     maps = [torch.ones(1, 2, 4, 4, requires_grad=True)]
-    table = FeatureTable.from_maps(maps, [4])
+    table = FeatureTable(maps, [4])
     boxes = torch.tensor([[3.0, 3, 3, 9], [3, 3, 9, 3], [torch.nan, 0, 4, 4], [0, 0, torch.inf, 4]])
     index = torch.zeros(4, dtype=torch.int64)
     assert not roi_align(table, boxes, index, index, output_size=7).any()
@@ -172,7 +173,7 @@ def test_no_regions_and_regions_without_area():
 def test_one_region_equals_itself_among_others(sampling_ratio):
     generator = torch.Generator().manual_seed(0)
     maps, regions = pyramid(generator, torch.float32), random_regions(generator, 20, torch.float32)
-    table = FeatureTable.from_maps(maps, STRIDES)
+    table = FeatureTable(maps, STRIDES)
     together = roi_align(table, *regions, output_size=7, sampling_ratio=sampling_ratio)
     for i in range(20):
         alone = roi_align(
@@ -187,7 +188,7 @@ def test_gradients_numerically_and_none_for_boxes():
     boxes.requires_grad_()
 
     def pool(*maps):
-        table = FeatureTable.from_maps(maps, STRIDES)
+        table = FeatureTable(maps, STRIDES)
         return roi_align(table, boxes, image, level, output_size=2)
 
     assert gradcheck(pool, maps)
@@ -197,12 +198,12 @@ def test_gradients_numerically_and_none_for_boxes():
 def test_poolings_of_one_table_add_up_their_gradients():
     generator = torch.Generator().manual_seed(0)
     maps, regions = pyramid(generator), random_regions(generator, 6)
-    table = FeatureTable.from_maps(maps, STRIDES)
+    table = FeatureTable(maps, STRIDES)
     pooled = [roi_align(table, *regions, output_size=size) for size in (2, 7)]
     together = torch.autograd.grad(sum(p.square().sum() for p in pooled), maps)
     alone = []
     for size in (2, 7):
-        out = roi_align(FeatureTable.from_maps(maps, STRIDES), *regions, output_size=size)
+        out = roi_align(FeatureTable(maps, STRIDES), *regions, output_size=size)
         alone.append(torch.autograd.grad(out.square().sum(), maps))
     for total, *parts in zip(together, *alone, strict=True):
         torch.testing.assert_close(total, sum(parts))
@@ -215,7 +216,71 @@ def test_autocast_computes_in_float32(monkeypatch, gather):
     maps = [m.detach().bfloat16() for m in pyramid(generator)]
     regions = random_regions(generator, 8, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        out = roi_align(FeatureTable.from_maps(maps, STRIDES), *regions, output_size=7)
+        out = roi_align(FeatureTable(maps, STRIDES), *regions, output_size=7)
     assert out.dtype == torch.bfloat16
-    expected = roi_align(FeatureTable.from_maps([m.float() for m in maps], STRIDES), *regions, output_size=7)
+    expected = roi_align(FeatureTable([m.float() for m in maps], STRIDES), *regions, output_size=7)
     assert torch.equal(out, expected.bfloat16())
+
+
+@pytest.mark.parametrize("gather", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sub_bins", [1, 2, 3])
+def test_sub_bins_are_averaged(monkeypatch, gather, sampling_ratio, aligned, sub_bins):
+    """Equal to pooling S * sub_bins bins a side, then averaging each sub_bins x sub_bins of them."""
+    monkeypatch.setattr(MODULE, "prefers_gather", lambda _: gather)
+    generator = torch.Generator().manual_seed(0)
+    maps, (boxes, image, level) = pyramid(generator), random_regions(generator, 30)
+    boxes += 0.1 * torch.rand(boxes.shape, generator=generator)  # no sample exactly on a limit
+    found = roi_align(
+        FeatureTable(maps, STRIDES),
+        boxes,
+        image,
+        level,
+        output_size=3,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+        sub_bins=sub_bins,
+    )
+    fine = by_torchvision(maps, boxes, image, level, 3 * sub_bins, sampling_ratio, aligned)
+    expected = avg_pool2d(fine, sub_bins)
+    assert found.shape == (30, 3, 3, 3)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    grad = torch.randn(found.shape, generator=generator, dtype=found.dtype)
+    found_grads = torch.autograd.grad(found, maps, grad, retain_graph=True)
+    for ours, theirs in zip(found_grads, torch.autograd.grad(expected, maps, grad), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_sub_bins_of_no_regions_and_under_autocast(monkeypatch, gather):
+    monkeypatch.setattr(MODULE, "prefers_gather", lambda _: gather)
+    generator = torch.Generator().manual_seed(0)
+    maps = [m.detach().float().requires_grad_() for m in pyramid(generator)]
+    regions = random_regions(generator, 8, torch.float32)
+    table = FeatureTable(maps, STRIDES)
+    none = roi_align(table, *(t[:0] for t in regions), output_size=7, sub_bins=2)
+    assert none.shape == (0, 3, 7, 7)
+    assert not any(g.any() for g in torch.autograd.grad(none.sum(), maps))
+    expected = roi_align(table, *regions, output_size=7, sub_bins=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(roi_align(table, *regions, output_size=7, sub_bins=2), expected)
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_pooled_values_are_not_kept_for_the_backward_pass(monkeypatch, gather):
+    """The gradients need the regions, not the features; a stage of HTC pools hundreds of megabytes."""
+    monkeypatch.setattr(MODULE, "prefers_gather", lambda _: gather)
+    generator = torch.Generator().manual_seed(0)
+    maps = pyramid(generator)
+    floats = 0
+
+    def count(tensor):
+        nonlocal floats
+        floats += tensor.numel() * tensor.is_floating_point()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        regions = random_regions(generator, 200)
+        pooled = roi_align(FeatureTable(maps, STRIDES), *regions, output_size=7, sub_bins=2)
+    assert floats < pooled.numel()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from htd.layers import keep_border
 from htd.modeling.htd import BorderAwareFeatures, NoGraph
+from htd.modeling.htd.border_aware import keep_border
 from htd.visualize import draw_model
 from htd.visualize.drawers import Call, Scene, drawers_of, recorded
 from htd.visualize.drawers.htd import HTDDrawer, Regressed, graph_weights, level_weights, ring

@@ -31,7 +31,7 @@ class FirstDeltas:
 
 
 def seen(shifts=((0.1, 0.2),), regressed=(1,)):
-    table = FeatureTable.from_maps([torch.zeros(1, 2, 25, 50)], [4])
+    table = FeatureTable([torch.zeros(1, 2, 25, 50)], [4])
     context = RoIContext(table, [(100, 200)], LevelRule(), {}, ContinuousBoxes())
     points = torch.zeros(2, 2, 7, 7)
     points[1, 0, 2, 3], points[1, 1, 2, 3] = 0.1, -0.2

@@ -6,7 +6,7 @@ from detectron2.config import LazyCall as L
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.proposal_generator import StandardRPNHead
 
-from htd.layers.box_coder import ClampedBox2BoxTransform
+from htd.layers.boxes import ClampedBox2BoxTransform
 from htd.modeling.rpn import AnchorLabeler, Detectron2ProposalRule, PublishedRPN, SampledAnchors
 
 proposal_generator = L(PublishedRPN)(

@@ -42,7 +42,7 @@ class SeenView:
         all views it would double the memory.
         """
         table = self.context.table
-        return replace(self.context, table=FeatureTable.from_maps(table.maps, table.strides))
+        return replace(self.context, table=FeatureTable(table.maps, table.strides))
 
 
 class AveragedViews(MultiViewDetector):

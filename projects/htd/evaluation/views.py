@@ -34,7 +34,7 @@ class ViewFrame:
         original_size: of the image.
         view_size: of the view, without padding.
         mirrored: the view shows the image left to right.
-        convention: what the corners of a box mean, see :mod:`htd.layers.box_conventions`.
+        convention: what the corners of a box mean, see :mod:`htd.layers.boxes`.
     """
 
     original_size: tuple[float, float]

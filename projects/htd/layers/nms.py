@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from htd.errors import UserError
 from htd.layers.sampling import full_precision
 
 # Up to so many boxes Hard-NMS takes all classes in one call: its time grows with the square of all boxes,
@@ -117,7 +116,7 @@ class SoftNMS:
         min_score: boxes with a score below it are dropped.
 
     Raises:
-        UserError: the method is neither.
+        ValueError: the method is neither.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class SoftNMS:
     ):
         decays = {"linear": LinearDecay(iou_threshold), "gaussian": GaussianDecay(sigma)}
         if method not in decays:
-            raise UserError(f"Soft-NMS has the methods {', '.join(decays)}, not {method!r}")
+            raise ValueError(f"Soft-NMS has the methods {', '.join(decays)}, not {method!r}")
         self.decay = decays[method]
         self.min_score = min_score
 

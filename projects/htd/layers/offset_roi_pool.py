@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from htd.errors import UserError
-from htd.layers.box_conventions import as_pixels
+from htd.layers.boxes import as_pixels
 from htd.layers.roi_align import bilinear_cells, list_cells, merge_cells, plan_pieces, region_extent
-from htd.layers.sampling import FeatureTable, gather_in_pieces
+from htd.layers.sampling import FeatureTable, weighted_gather
 
 
 def offset_roi_pool(
@@ -55,7 +54,7 @@ def offset_roi_pool(
         1000 boxes with 256 channels take at most 100 MB (maps of 800 x 1333 pixels, on a CPU).
 
     Raises:
-        UserError: the offsets are for other boxes or another number of bins.
+        ValueError: the offsets are for other boxes or another number of bins.
     """
     with torch.autocast(boxes.device.type, enabled=False):
         rows = table.rows
@@ -69,7 +68,7 @@ def offset_roi_pool(
         # In the order of the axes, and for each bin.
         moves = _each_bin(offsets, boxes, output_size).to(rows.dtype).flip(1)
         pieces = plan_pieces(rule.cells, output_size)
-        out = gather_in_pieces(rows, pieces, rule, (len(boxes), output_size**2), moves)
+        out = weighted_gather(rows, pieces, rule, (len(boxes), output_size**2), moves)
     maps = out.unflatten(1, (output_size, output_size)).permute(0, 3, 1, 2)
     return maps.to(table.maps[0].dtype)
 
@@ -77,14 +76,14 @@ def offset_roi_pool(
 def _each_bin(offsets: Tensor, boxes: Tensor, bins: int) -> Tensor:
     """Return offsets (R, 2, S, S), or (R, 2, 1, 1) of offsets (R, 2)."""
     if offsets.dim() not in (2, 4) or offsets.shape[:2] != (len(boxes), 2):
-        raise UserError(
+        raise ValueError(
             f"{len(boxes)} boxes are pooled with offsets of {tuple(offsets.shape)}; give (R, 2) for boxes or "
             "(R, 2, S, S) for bins, first x, then y"
         )
     if offsets.dim() == 2:
         return offsets[:, :, None, None]
     if offsets.shape[2:] != (bins, bins):
-        raise UserError(
+        raise ValueError(
             f"offsets for {tuple(offsets.shape[2:])} bins, but {bins} x {bins} are pooled: let the "
             "resolution of the shift and the output_size of its pooler agree"
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
-from htd.layers.sampling import FeatureTable, full_precision, gather_in_pieces, prefers_gather
+from htd.layers.sampling import FeatureTable, full_precision, prefers_gather, weighted_gather
 
 # Cells read by the regions of one piece: 1 MiB of row numbers and 1 MiB of float32 weights. A larger region
 # is a piece alone; it reads hardly more cells than it covers.
@@ -100,7 +100,7 @@ def pool_by_gather(
             cells, read = torch.minimum(count + (count > 0), limit), merge_cells
         rule = _RegionRule(first_row, limit, start, bin_size, count, cells, output_size, read)
         pieces = plan_pieces(cells, output_size)
-        out = gather_in_pieces(rows, pieces, rule, (len(boxes), output_size**2))
+        out = weighted_gather(rows, pieces, rule, (len(boxes), output_size**2))
     maps = out.unflatten(1, (output_size, output_size)).permute(0, 3, 1, 2)
     return maps.to(table.maps[0].dtype)
 

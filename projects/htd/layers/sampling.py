@@ -52,26 +52,19 @@ class FeatureTable:
     One table serves every pooling of the same images: the rows are built once, and the gradients of all
     poolings add up in them before they go back into the maps.
 
-    Attributes:
-        maps (tuple[Tensor]): L maps (N, C, H_l, W_l), finest first.
-        strides (tuple[int]): pixels of the input image to a cell, one a map.
+    Args:
+        maps: L maps (N, C, H_l, W_l), finest first.
+        strides: pixels of the input image to a cell of each map.
     """
 
-    def __init__(self, maps: tuple[Tensor, ...], strides: tuple[int, ...]):
-        self.maps = maps
-        self.strides = strides
-        self._rows: Tensor | None = None
-
-    @classmethod
-    def from_maps(cls, maps: Sequence[Tensor], strides: Sequence[int]) -> FeatureTable:
-        """Return the table of ``maps``, each (N, C, H_l, W_l), with their ``strides``.
-
-        Raises:
-            ValueError: there is no map, or not one stride a map.
-        """
+    def __init__(self, maps: Sequence[Tensor], strides: Sequence[int]):
         if not maps or len(maps) != len(strides):
-            raise ValueError(f"a table needs one stride a map, got {len(maps)} maps, {len(strides)} strides")
-        return cls(tuple(maps), tuple(strides))
+            raise ValueError(
+                f"{len(maps)} maps have {len(strides)} strides; give at least one map, and a stride each"
+            )
+        self.maps = tuple(maps)
+        self.strides = tuple(strides)
+        self._rows: Tensor | None = None
 
     @property
     def num_levels(self) -> int:
@@ -113,27 +106,7 @@ class FeatureTable:
         return first.to(number), sizes[levels].to(number)
 
 
-def weighted_gather(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Return weighted sums of rows, with the exact gradients of ``rows`` and ``weight``.
-
-    Args:
-        rows (Tensor): (M, C).
-        index (Tensor): (R, K) int32 or int64 in [0, M).
-        weight (Tensor): (R, K). What positions a rule computes reach the result through the weights, and
-            so do their gradients.
-
-    Returns:
-        Tensor (R, C) in the dtype of ``rows``; computed in at least float32, also under autocast.
-    """
-    with torch.autocast(rows.device.type, enabled=False):
-        table = full_precision(rows)
-        weight = weight.to(table.dtype)
-        sums = gather_rows(table.detach(), index, weight)
-        # A node of its own: PyTorch's gradient of embedding_bag for the rows takes longer than ours.
-        return _AttachRows.apply(sums, table, index, weight.detach()).to(rows.dtype)
-
-
-def gather_in_pieces(
+def weighted_gather(
     rows: Tensor, pieces: Sequence[Tensor], rule: Callable, shape: tuple[int, int], *inputs: Tensor
 ) -> Tensor:
     """`weighted_gather` for weights that are too many to be held, or kept for the backward pass.
@@ -150,7 +123,7 @@ def gather_in_pieces(
     Returns:
         Tensor (R, k, C).
     """
-    return _GatherInPieces.apply(rows, pieces, rule, shape, *inputs)
+    return _WeightedGather.apply(rows, pieces, rule, shape, *inputs)
 
 
 def gather_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -186,28 +159,8 @@ def scatter_rows_(target: Tensor, values: Tensor, index: Tensor, weight: Tensor)
     return target
 
 
-class _AttachRows(Function):
-    """Identity on sums of rows whose backward pass also sends their gradient to the rows."""
-
-    @staticmethod
-    def forward(ctx, sums, rows, index, weight):
-        ctx.save_for_backward(index, weight)
-        ctx.num_rows = len(rows)
-        return sums.view_as(sums)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        grad_rows = None
-        if ctx.needs_input_grad[1]:
-            index, weight = ctx.saved_tensors
-            grad_rows = grad.new_zeros(ctx.num_rows, grad.shape[1])
-            scatter_rows_(grad_rows, grad.contiguous(), index, weight)
-        return grad, grad_rows, None, None
-
-
-class _GatherInPieces(Function):
-    """See `gather_in_pieces`."""
+class _WeightedGather(Function):
+    """See `weighted_gather`."""
 
     @staticmethod
     def forward(ctx, rows, pieces, rule, shape, *inputs):
@@ -238,3 +191,51 @@ class _GatherInPieces(Function):
             if grad_rows is not None:
                 scatter_rows_(grad_rows, values, index, weight.detach())
         return grad_rows, None, None, None, *(x.grad for x in inputs)
+
+
+def sample_coordinates(boxes: Tensor, offsets: Tensor) -> Tensor:
+    """Read every coordinate bilinearly at a displaced cell of its own map.
+
+    Paper: TOOD, section 3.1. Equal to a deformable convolution with four groups, whose kernel is
+    one tap of weight 1. Beyond the map all is zero, so samples near the border are drawn towards the origin.
+
+    Args:
+        boxes (Tensor): (N, 4, H, W), relative to the origin of the image; any unit.
+        offsets (Tensor): (N, 8, H, W) in cells: (y, x) for each coordinate in turn. Any number is allowed.
+
+    Returns:
+        Tensor (N, 4, H, W) in at least float32, with gradients for both; NaN at offsets that are NaN. Samples
+        may be inside out, see `repair_boxes`.
+    """
+    with torch.autocast(boxes.device.type, enabled=False):
+        boxes = full_precision(boxes)
+        height, width = boxes.shape[-2:]
+        y = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
+        x = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
+        offsets = offsets.to(boxes.dtype)
+        y = within_reach(offsets[:, 0::2] + y[:, None], height).flatten(2)
+        x = within_reach(offsets[:, 1::2] + x, width).flatten(2)
+        # One cell of zeros before and two after the map make all neighbours ordinary ones.
+        padded, row = F.pad(boxes, (1, 2, 1, 2)), width + 3
+        left, top = x.detach().floor(), y.detach().floor()
+        cell = (top.long() + 1) * row + left.long() + 1
+        cell = cell.clamp(0, (height + 2) * row - 2)  # a position that is NaN has no cell
+
+        padded = padded.flatten(2)
+        x, y = x - left, y - top
+        upper = torch.lerp(padded.gather(2, cell), padded.gather(2, cell + 1), x)
+        lower = torch.lerp(padded.gather(2, cell + row), padded.gather(2, cell + row + 1), x)
+        return torch.lerp(upper, lower, y).view(boxes.shape)
+
+
+def repair_boxes(sampled: Tensor, original: Tensor) -> Tensor:
+    """Return the sampled boxes, and the original ones where those are inside out (x1 > x2 or y1 > y2).
+
+    Args:
+        sampled, original (Tensor): (N, 4, H, W).
+
+    Returns:
+        Tensor (N, 4, H, W); gradients go to the box that was taken.
+    """
+    inside_out = (sampled[:, :2] > sampled[:, 2:]).any(dim=1, keepdim=True)
+    return torch.where(inside_out, original, sampled)

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from detectron2.layers import Conv2d
 
-from htd.layers.batch_norm import FixedBatchNorm2d
+from htd.layers.norms import FixedBatchNorm2d
 from htd.modeling.backbones import DeformableBottleneckBlock, OffsetPredictingConv2d, build_resnet
 from tests.modeling.backbones.conftest import SMALL
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from htd.checkpoint.formats.res2net import res2net_rules
-from htd.errors import UserError
-from htd.layers.batch_norm import FixedBatchNorm2d
+from htd.layers.norms import FixedBatchNorm2d
 from htd.modeling.backbones import XavierFPN, build_res2net
 from tests.modeling.backbones.conftest import DEFORMABLE, PARTS, pictures
 from tests.recorded import arrays, close, manifest, published_weights, random_input, tensors
@@ -170,5 +169,5 @@ def test_settings():
     ],
 )
 def test_mistakes_are_named(settings, message):
-    with pytest.raises(UserError, match=message), torch.device("meta"):
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
         build_res2net(**settings)

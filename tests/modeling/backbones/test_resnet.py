@@ -7,8 +7,7 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint.convert import convert
-from htd.errors import UserError
-from htd.layers.batch_norm import FixedBatchNorm2d
+from htd.layers.norms import FixedBatchNorm2d
 from htd.modeling.backbones import build_resnet
 from tests.modeling.backbones.conftest import DEFORMABLE, SMALL, config
 from tests.recorded import manifest
@@ -136,9 +135,9 @@ def test_only_needed_stages_are_built():
             "offset_groups=3 does not divide the 128 channels of res3",
         ),
         ({"depth": 50, "num_blocks": [1, 1]}, "num_blocks has 2 numbers"),
-        ({"depth": 50, "norm": "SyncGN"}, "unknown norm 'SyncGN'"),
+        ({"depth": 50, "norm": "SyncGN"}, "SyncGN"),
     ],
 )
 def test_mistakes_are_named(settings, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         build_resnet(**settings)

@@ -59,7 +59,7 @@ def pooled_by_loop(cells, pixels, stride, bins, samples=2):
 
 
 def pool(maps, pixels, image, level, **settings):
-    context = RoIContext(FeatureTable.from_maps(maps, STRIDES[: len(maps)]), [(56, 72)] * 2, LevelRule())
+    context = RoIContext(FeatureTable(maps, STRIDES[: len(maps)]), [(56, 72)] * 2, LevelRule())
     boxes = extents(torch.tensor(pixels, dtype=maps[0].dtype).reshape(-1, 4))
     rois = RoIs(boxes, torch.tensor(image, dtype=torch.int64), torch.tensor(level, dtype=torch.int64))
     return LegacyRoIAlignPooler(**settings)(context, rois)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htd.modeling.cascade import ReassigningMatcher, RoILabeler, RoISampler
-from tests.layers.test_matching import claims_by_loops, random_iou
+from tests.layers.test_boxes import matches_by_loops, random_iou
 
 SIZE = (100, 100)
 TRUTH = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])
@@ -96,7 +96,7 @@ def assignment_by_loops(iou, least_iou):
     """Index (-1 background) of each box: its best object, then objects in order take their best boxes."""
     columns = list(zip(*iou.tolist(), strict=True)) if len(iou) else [()] * iou.shape[1]
     assigned = [c.index(max(c)) if c and max(c) >= least_iou else -1 for c in columns]
-    claims = claims_by_loops(iou, least_iou)
+    claims = matches_by_loops(iou, least_iou)
     return [best if claim < 0 else claim for best, claim in zip(assigned, claims, strict=True)]
 
 

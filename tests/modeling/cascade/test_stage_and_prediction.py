@@ -86,7 +86,7 @@ def test_no_positives_give_an_attached_zero(classes):
 def refined(deltas, classes=None, convention=None, **settings):
     """Refine one RoI of a first image; there is a second image without RoIs."""
     boxes = [torch.tensor([[40.0, 0, 50, 10]]), torch.zeros(0, 4)]
-    table = FeatureTable.from_maps([torch.zeros(2, 1, 8, 8)], [8])
+    table = FeatureTable([torch.zeros(2, 1, 8, 8)], [8])
     convention = convention or ContinuousBoxes()
     context = RoIContext(table, [(50, 52), (50, 50)], LevelRule(num_levels=1), convention=convention)
     rois = context.rois(boxes)

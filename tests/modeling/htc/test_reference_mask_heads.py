@@ -80,7 +80,7 @@ def test_mean_probability(case, branch, x, device, monkeypatch):
     found = Instances((64, 64))
     found.pred_boxes = Boxes(torch.tensor([[4.0, 4.0, 32.0, 32.0]], device=device).repeat(2 * each, 1))
     found.pred_classes = torch.tensor(CLASSES, device=device).repeat(2)
-    table = FeatureTable.from_maps([torch.zeros(1, 1, 1, 1, device=device)], [4])
+    table = FeatureTable([torch.zeros(1, 1, 1, 1, device=device)], [4])
     with torch.no_grad():
         branch.add_masks(RoIContext(table, [(64, 64)], LevelRule()), [found])
     PROBABILITIES.check(found.pred_masks[:, 0].unflatten(0, (2, each)), case["prob_avg"])

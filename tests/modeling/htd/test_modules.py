@@ -13,7 +13,7 @@ LEVELS = ("p2", "p3", "p4", "p5")
 
 
 def context_of(maps, image_sizes=(), **shared):
-    table = FeatureTable.from_maps([maps[name] for name in LEVELS], [4, 8, 16, 32])
+    table = FeatureTable([maps[name] for name in LEVELS], [4, 8, 16, 32])
     return RoIContext(table, image_sizes, LevelRule(), shared)
 
 

@@ -77,7 +77,7 @@ def example(seed, counts):
 
 
 def run_both(head, maps, boxes, vector, classifier, rows):
-    context = RoIContext(FeatureTable.from_maps(maps, plain.STRIDES), [], LevelRule(), {"g": vector})
+    context = RoIContext(FeatureTable(maps, plain.STRIDES), [], LevelRule(), {"g": vector})
     rois = context.rois(boxes)
     previous = Classified(torch.empty(0), classifier, torch.empty(0), torch.empty(0))
     classified = head.classify(context, rois, previous)

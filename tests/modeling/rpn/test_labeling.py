@@ -5,7 +5,7 @@ from detectron2.structures import Boxes, pairwise_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htd.layers import matching, paired_iou
+from htd.layers import boxes, paired_iou
 from htd.modeling.rpn import AnchorLabeler
 
 STRIDES = (4, 8)
@@ -123,7 +123,7 @@ def test_crowd_in_a_large_image_is_matched_in_parts(monkeypatch):
         pairs.append(len(truth) * len(anchors))
         return paired_iou(truth, anchors)
 
-    monkeypatch.setattr(matching, "paired_iou", counted)
+    monkeypatch.setattr(boxes, "paired_iou", counted)
     levels = [grid(s, 8 * s, -(-800 // s), -(-1344 // s)).repeat_interleave(3, dim=0) for s in (4, 8, 16)]
     corner = torch.rand(100, 2) * 700
     truth = torch.cat([corner, corner + 20 + torch.rand(100, 2) * 80], dim=1)

@@ -5,7 +5,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 
 from htd.layers import InclusiveBoxes
-from htd.layers.box_coder import ClampedBox2BoxTransform
+from htd.layers.boxes import ClampedBox2BoxTransform
 from htd.modeling.rpn import Detectron2ProposalRule, ProposalRule
 
 TRANSFORM = ClampedBox2BoxTransform((1, 1, 1, 1))

@@ -91,7 +91,7 @@ class Format(Known):
             have the same.
         configs: our configs that published files of this format fit.
         convention: what the corners of boxes meant in training, a class of
-            :mod:`htd.layers.box_conventions`; None: the file does not tell.
+            :mod:`htd.layers.boxes`; None: the file does not tell.
         decoder: class of a dense model's ``decoder``, which its parameters do not show; None: any.
         classifier_rows: what the rows of a classifier stand for, in words.
         overrides: what a config has to be overridden by to take a published file; the configs themselves are

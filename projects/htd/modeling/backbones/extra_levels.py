@@ -7,7 +7,7 @@ from functools import partial
 from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 
-from htd.layers.batch_norm import norm_layer
+from htd.layers.norms import norm_layer
 
 
 class ExtraLevels(nn.Module):
@@ -25,7 +25,7 @@ class ExtraLevels(nn.Module):
         norm: "" (then the convolutions have a bias) or a name that ``norm_layer`` knows.
 
     Raises:
-        UserError: nobody knows the norm.
+        ValueError: nobody knows the norm.
     """
 
     num_levels = 2

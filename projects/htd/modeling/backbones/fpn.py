@@ -9,8 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, Backbone
 from torch import nn
 
-from htd.errors import UserError
-from htd.layers.batch_norm import norm_layer
+from htd.layers.norms import norm_layer
 
 
 @BACKBONE_REGISTRY.register()
@@ -30,7 +29,7 @@ class XavierFPN(FPN):
             none.
 
     Raises:
-        UserError: nobody knows the norm, or ``top_block`` does not fit the map that it is made from.
+        ValueError: nobody knows the norm, or ``top_block`` does not fit the map that it is made from.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class XavierFPN(FPN):
 def _check_top_block(top_block: nn.Module, shapes: Mapping[str, ShapeSpec]) -> None:
     name = top_block.in_feature
     if name not in shapes:
-        raise UserError(f"top_block.in_feature names {name}; the maps are {', '.join(shapes)}")
+        raise ValueError(f"top_block.in_feature names {name}; the maps are {', '.join(shapes)}")
     found, wanted = shapes[name].channels, getattr(top_block, "in_channels", shapes[name].channels)
     if found != wanted:
-        raise UserError(f"{name} has {found} channels, top_block.in_channels is {wanted}; set it to {found}")
+        raise ValueError(f"{name} has {found} channels, top_block.in_channels is {wanted}; set it to {found}")

@@ -13,7 +13,6 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
-from htd.errors import UserError
 from htd.modeling.backbones.deformable import OffsetPredictingConv2d
 from htd.modeling.backbones.resnet import BASIC_DEPTHS, BLOCKS, STAGES, check_blocks, check_stages
 from htd.modeling.backbones.staged import StagedBackbone, staged_backbone, timm_models
@@ -41,7 +40,7 @@ def build_res2net(
         splits: groups of channels into which a block splits its input; all but the last are convolved.
         stem_channels: output of the stem; res2 has four times as many.
         num_blocks: blocks of each stage; those of ``depth`` if None.
-        norm: see :func:`htd.layers.batch_norm.norm_layer`.
+        norm: see :func:`htd.layers.norms.norm_layer`.
         freeze_at: how many of (stem, res2, ...) are not trained: their parameters take no gradient
             and their batch norms keep their statistics.
         deform_stages: stages whose 3x3 convolutions are all deformable, such as ["res4", "res5"]; each
@@ -53,7 +52,7 @@ def build_res2net(
         The network; inside a stage parameters have timm's names, which are the published ones.
 
     Raises:
-        UserError: timm is not installed, an unknown depth, norm or stage, or splits without channels.
+        ValueError: timm is not installed, an unknown depth, norm or stage, or splits without channels.
     """
     _check(depth, base_width, splits, stem_channels)
     check_blocks(num_blocks or BLOCKS[depth])
@@ -113,11 +112,11 @@ def _stages(
 def _check(depth: int, base_width: int, splits: int, stem_channels: int) -> None:
     depths = [known for known in BLOCKS if known not in BASIC_DEPTHS]
     if depth not in depths:
-        raise UserError(f"no Res2Net of depth {depth}; choose one of {', '.join(map(str, depths))}")
+        raise ValueError(f"no Res2Net of depth {depth}; choose one of {', '.join(map(str, depths))}")
     if stem_channels < 2 or stem_channels % 2:
-        raise UserError(f"stem_channels of a Res2Net is {stem_channels}; give an even number from 2 on")
+        raise ValueError(f"stem_channels of a Res2Net is {stem_channels}; give an even number from 2 on")
     if splits < 1 or stem_channels * base_width < 64:
-        raise UserError(
+        raise ValueError(
             f"splits={splits} of a Res2Net with base_width={base_width} have no channels; give at least one "
             f"split, and a base_width of at least {-(-64 // stem_channels)}"
         )

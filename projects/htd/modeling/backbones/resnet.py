@@ -12,8 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from torch import nn
 
-from htd.errors import UserError
-from htd.layers.batch_norm import norm_layer
+from htd.layers.norms import norm_layer
 from htd.modeling.backbones.deformable import DeformableBottleneckBlock
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -44,7 +43,7 @@ def build_resnet(
         width_per_group: channels a group in res2, doubled from stage to stage; 4 for "32x4d".
         stem_channels: output of the stem; res2 has as many channels (basic) or four times as many.
         num_blocks: blocks of each stage; those of ``depth`` if None.
-        norm: see :func:`htd.layers.batch_norm.norm_layer`.
+        norm: see :func:`htd.layers.norms.norm_layer`.
         freeze_at: how many of (stem, res2, ...) are not trained: their parameters take no gradient
             and their batch norms keep their statistics.
         deform_stages: stages whose 3x3 convolutions are all deformable, such as ["res4", "res5"].
@@ -56,7 +55,7 @@ def build_resnet(
         Detectron2's ``ResNet``; parameters have Detectron2's names.
 
     Raises:
-        UserError: an unknown depth, norm or stage, deformable basic blocks, or offset groups that do not
+        ValueError: an unknown depth, norm or stage, deformable basic blocks, or offset groups that do not
             divide the channels.
     """
     _check(depth, num_blocks, deform_stages)
@@ -101,7 +100,7 @@ def stage_norms(norm: str, freeze_at: int) -> list:
     """Return the norms of stem and stages; frozen batch norms keep their statistics as well.
 
     Args:
-        norm: see :func:`htd.layers.batch_norm.norm_layer`.
+        norm: see :func:`htd.layers.norms.norm_layer`.
         freeze_at: how many of (stem, res2, ...) are not trained.
     """
     frozen = norm_layer("FixedBN" if norm in ("BN", "SyncBN") else norm)
@@ -117,36 +116,36 @@ def _deformable(block: dict, stage: str, *, modulated: bool, offset_groups: int)
     """Return the settings of a deformable block in place of an ordinary bottleneck block."""
     channels = block["bottleneck_channels"]
     if offset_groups < 1 or channels % offset_groups:
-        raise UserError(f"offset_groups={offset_groups} does not divide the {channels} channels of {stage}")
+        raise ValueError(f"offset_groups={offset_groups} does not divide the {channels} channels of {stage}")
     kind = {"block_class": DeformableBottleneckBlock, "modulated": modulated, "offset_groups": offset_groups}
     return {**block, **kind}
 
 
 def _check(depth: int, num_blocks: Sequence[int] | None, deform_stages: Sequence[str]) -> None:
     if depth not in BLOCKS:
-        raise UserError(f"no ResNet of depth {depth}; choose one of {', '.join(map(str, BLOCKS))}")
+        raise ValueError(f"no ResNet of depth {depth}; choose one of {', '.join(map(str, BLOCKS))}")
     check_blocks(num_blocks or BLOCKS[depth])
     check_stages("deform_stages", deform_stages)
     if deform_stages and depth in BASIC_DEPTHS:
-        raise UserError(f"deform_stages needs bottleneck blocks; ResNet-{depth} has basic ones")
+        raise ValueError(f"deform_stages needs bottleneck blocks; ResNet-{depth} has basic ones")
 
 
 def check_blocks(num_blocks: Sequence[int]) -> None:
     """Check that there is one number of blocks for each stage.
 
     Raises:
-        UserError: there is not.
+        ValueError: there is not.
     """
     if len(num_blocks) != len(STAGES):
-        raise UserError(f"num_blocks has {len(num_blocks)} numbers; give one for each of {', '.join(STAGES)}")
+        raise ValueError(f"num_blocks has {len(num_blocks)} numbers; it has to have {len(STAGES)}")
 
 
 def check_stages(setting: str, names: Sequence[str]) -> None:
     """Check the names of stages that the argument ``setting`` gives.
 
     Raises:
-        UserError: there is no stage of that name.
+        ValueError: there is no stage of that name.
     """
     unknown = sorted(set(names) - set(STAGES))
     if unknown:
-        raise UserError(f"{setting} names {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
+        raise ValueError(f"{setting} names {', '.join(unknown)}; the stages are {', '.join(STAGES)}")

@@ -33,7 +33,7 @@ def build_senet154(
 
     Args:
         num_blocks: blocks of each stage; other numbers than the default ones make a smaller relative.
-        norm: see :func:`htd.layers.batch_norm.norm_layer`.
+        norm: see :func:`htd.layers.norms.norm_layer`.
         freeze_at: how many of (stem, res2, ...) are not trained: their parameters take no gradient
             and their batch norms keep their statistics.
         deform_stages: stages whose 3x3 convolutions are deformable (version 1), such as ["res4", "res5"];
@@ -44,7 +44,7 @@ def build_senet154(
         The network; inside a stage parameters have timm's names.
 
     Raises:
-        UserError: timm is not installed, or an unknown norm or stage.
+        ValueError: timm is not installed, or an unknown norm or stage.
 
     Note:
         The stem rounds an odd number of rows or columns down where a ResNet's rounds up. For images

@@ -10,7 +10,6 @@ from detectron2.layers import get_norm
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
-from htd.errors import UserError
 from htd.modeling.backbones.resnet import STAGES, freeze, stage_norms
 
 
@@ -63,13 +62,13 @@ def staged_backbone(
     Args:
         stem: as in :class:`StagedBackbone`.
         stages: bottleneck blocks of res2, res3, res4 and res5; those after ``out_features`` are left out.
-        norm: what comes in the place of the batch norms, see :func:`htd.layers.batch_norm.norm_layer`.
+        norm: what comes in the place of the batch norms, see :func:`htd.layers.norms.norm_layer`.
         freeze_at: how many of (stem, res2, ...) are not trained: their parameters take no gradient
             and their batch norms keep their statistics.
         out_features: names of the stages that the network returns.
 
     Raises:
-        UserError: an unknown norm.
+        ValueError: an unknown norm.
     """
     last = max(STAGES.index(name) for name in out_features)
     by_name = dict(zip(STAGES[: last + 1], stages, strict=False))
@@ -89,12 +88,12 @@ def timm_models(module: str, network: str) -> ModuleType:
         network: what is built from it, for the message.
 
     Raises:
-        UserError: timm is not installed, or cannot be imported.
+        ValueError: timm is not installed, or cannot be imported.
     """
     try:
         return import_module(f"timm.models.{module}")
     except ImportError as error:
-        raise UserError(f"{network} is built from timm ({error}); pip install 'timm>=1.0,<2'") from error
+        raise ValueError(f"{network} is built from timm ({error}); pip install 'timm>=1.0,<2'") from error
 
 
 def _exchange_norms(module: nn.Module, norm) -> None:

@@ -1,6 +1,6 @@
 """Mask targets and pasting of the older published detectors: whole pixels and OpenCV's resize.
 
-Boxes are areas, see :mod:`htd.layers.box_conventions`; here they are turned into first and last pixels, and
+Boxes are areas, see :mod:`htd.layers.boxes`; here they are turned into first and last pixels, and
 those are truncated to whole numbers. Symbols: P RoIs or detections, H x W pixels of an image, M side of a
 mask.
 """

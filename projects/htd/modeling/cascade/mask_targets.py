@@ -12,7 +12,6 @@ from detectron2.structures import Instances, PolygonMasks
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from htd.errors import UserError
 from htd.layers import clip_boxes
 
 # Pixels of bitmaps held in float32 at a time: 64 MiB.
@@ -34,7 +33,7 @@ def mask_targets(targets: Sequence[Instances], rois: Sequence[Instances], size: 
         Tensor (P, M, M) bool.
 
     Raises:
-        UserError: a target with objects has no ``gt_masks``.
+        ValueError: a target with objects has no ``gt_masks``.
     """
     found = [_of_image(target, r, size) for target, r in zip(targets, rois, strict=True)]
     return torch.cat(found)
@@ -56,10 +55,10 @@ def check_masks(target: Instances) -> None:
     """Make sure that the ground truth of an image with objects has masks.
 
     Raises:
-        UserError: it has none.
+        ValueError: it has none.
     """
     if not target.has("gt_masks"):
-        raise UserError(
+        raise ValueError(
             "the model has a mask branch, but its training data hold no masks (gt_masks): set "
             "dataloader.train.dataset.masks=True and dataloader.train.mapper.mask_format=bitmask, or take a "
             "config without masks, such as configs/htc/htc_box_r50_fpn_1x.py or "

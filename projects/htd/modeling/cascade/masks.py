@@ -15,7 +15,6 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from htd.errors import UserError
 from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.mask_targets import mask_targets
 from htd.modeling.cascade.rois import RoIContext
@@ -57,7 +56,7 @@ class MaskBranch(nn.Module):
             them; the same gradients for less memory and more time.
 
     Raises:
-        UserError: ``loss_weights`` or ``flow`` are for another number of heads.
+        ValueError: ``loss_weights`` or ``flow`` are for another number of heads.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class MaskBranch(nn.Module):
         self.paste_masks = paste_masks
         self.checkpoint_heads = checkpoint_heads
         if len(self.loss_weights) != self.num_heads:
-            raise UserError(
+            raise ValueError(
                 f"the mask branch has {self.num_heads} heads and {len(self.loss_weights)} loss_weights; "
                 "give one for each"
             )
@@ -119,7 +118,7 @@ class MaskBranch(nn.Module):
             cells. Without positives it is zero and still depends on all parameters.
 
         Raises:
-            UserError: the ground truth has no masks.
+            ValueError: the ground truth has no masks.
         """
         chosen = self.roi_rule(stage, samples, refined, truth.instances)
         rois = context.rois([c.proposal_boxes.tensor for c in chosen])

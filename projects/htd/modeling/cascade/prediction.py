@@ -47,7 +47,7 @@ class RoIPredictions:
         boxes: (R, 4), (R, 4K) or (R, 4K + 4), clipped to the image, pixels of the frame ``image_size`` names.
         scores: (R, K + 1), background last.
         image_size: (height, width) of the frame.
-        convention: rescales boxes, see :mod:`htd.layers.box_conventions`.
+        convention: rescales boxes, see :mod:`htd.layers.boxes`.
     """
 
     boxes: Tensor

@@ -44,7 +44,7 @@ class StagedROIHeads(nn.Module):
         fusion: joins the stages' logits to scores, see :mod:`htd.modeling.cascade.prediction`.
         selection: turns predictions into detections.
         mask_branch: gives the detections masks, see :mod:`htd.modeling.cascade.masks`.
-        convention: clips and rescales boxes, see :mod:`htd.layers.box_conventions`; continuous if None.
+        convention: clips and rescales boxes, see :mod:`htd.layers.boxes`; continuous if None.
 
     Raises:
         UserError: there is no stage, or there are more mask heads than stages.
@@ -141,7 +141,7 @@ class StagedROIHeads(nn.Module):
         for name, part in self.context.items():
             shared[name], part_losses = part(features, truth)
             losses.update(part_losses)
-        table = FeatureTable.from_maps([features[name] for name in self.in_features], self.strides)
+        table = FeatureTable([features[name] for name in self.in_features], self.strides)
         return RoIContext(table, image_sizes, self.level_rule, shared, self.convention), losses
 
     def _stage_losses(

@@ -73,7 +73,7 @@ class RoIContext:
         level_rule: assigns boxes to the maps of ``table``.
         shared: results of the context parts by name, such as an image-level vector (N, C) or a table of
             one more map.
-        convention: clips and rescales boxes, see :mod:`htd.layers.box_conventions`.
+        convention: clips and rescales boxes, see :mod:`htd.layers.boxes`.
     """
 
     table: FeatureTable

@@ -16,7 +16,7 @@ from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
-from htd.layers import last_claim
+from htd.layers import low_quality_matches
 
 
 def _samples(
@@ -50,7 +50,7 @@ class ReassigningMatcher(Matcher):
     def __call__(self, match_quality_matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return index and label (1 positive, 0 background), both (R,), for an IoU matrix (G, R)."""
         matched, labels = super().__call__(match_quality_matrix)
-        claimed_by = last_claim(match_quality_matrix, self.iou)
+        claimed_by = low_quality_matches(match_quality_matrix, self.iou)
         return torch.where(claimed_by >= 0, claimed_by, matched), labels
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from htd.errors import UserError
 from htd.modeling.cascade import IndependentHeads, init_conv
 
 
@@ -36,10 +35,10 @@ class MaskInformationFlow(IndependentHeads):
         """Refuse another number of heads than the one it was built for.
 
         Raises:
-            UserError: naming both.
+            ValueError: naming both.
         """
         if num_heads != len(self.transforms) + 1:
-            raise UserError(
+            raise ValueError(
                 f"the mask branch has {num_heads} heads, but its information flow is built for "
                 f"{len(self.transforms) + 1}: set mask_branch.flow.num_heads={num_heads}"
             )

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from htd.errors import UserError
 from htd.layers import FeatureTable
 from htd.modeling.cascade import GroundTruth, init_conv
 
@@ -97,10 +96,10 @@ class FusedSemanticHead(nn.Module):
             A table of one map (N, C, H/s, W/s), and ``loss_sem_seg``; no losses without truth.
 
         Raises:
-            UserError: the ground truth has no semantic maps, or not at the size of the padded images.
+            ValueError: the ground truth has no semantic maps, or not at the size of the padded images.
         """
         x = self.fuse(features)
-        table = FeatureTable.from_maps([F.relu(self.embedding(x))], [self.stride])
+        table = FeatureTable([F.relu(self.embedding(x))], [self.stride])
         if truth is None:
             return table, {}
         return table, {"loss_sem_seg": self.loss(self.predictor(x), truth.sem_seg)}
@@ -128,14 +127,14 @@ class FusedSemanticHead(nn.Module):
         If every pixel is ignored it is zero and still depends on all parameters.
         """
         if sem_seg is None:
-            raise UserError(
+            raise ValueError(
                 "the model has a semantic branch, but its training data hold no semantic maps (sem_seg): set "
                 "dataloader.train.dataset.semantic_root to their folder, draw maps from the instance masks "
                 "(tools/draw_semantic_maps.py), or take configs/htc/htc_without_semantic_r50_fpn_1x.py"
             )
         labels = self.labels(sem_seg)
         if labels.shape[-2:] != logits.shape[-2:]:
-            raise UserError(
+            raise ValueError(
                 f"the semantic maps are {tuple(sem_seg.shape[-2:])} pixels (height, width), which does not "
                 f"fit a map of {tuple(logits.shape[-2:])} cells of {self.stride} pixels; give them at the "
                 "padded size of the images"

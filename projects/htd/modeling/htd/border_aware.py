@@ -12,12 +12,43 @@ import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from htd.layers import drop_border, halve_border, keep_border
 from htd.modeling.cascade import RoIContext, RoIs, box_predictor, row_chunks
 
 # RoIs in one pass of the tower at inference. It bounds the memory, whatever the number of RoIs, and on a CPU
 # 64 at a time are a little faster than more.
 ROIS_AT_ONCE = 64
+
+
+def _interior(size: int, edge: int, like: Tensor) -> Tensor:
+    """Return (S,) bool, False for the ``edge`` outermost cells at either end."""
+    cells = torch.arange(size, device=like.device)
+    return (cells >= edge) & (cells < size - edge)
+
+
+def keep_border(x: Tensor, edge: int) -> Tensor:
+    """Set the interior cells of (R, C, S, S), further than ``edge`` from every side, to zero."""
+    rows, columns = _interior(x.shape[-2], edge, x), _interior(x.shape[-1], edge, x)
+    return x.masked_fill(rows[:, None] & columns, 0)
+
+
+def drop_border(x: Tensor, edge: int) -> Tensor:
+    """Set the ``edge`` outer rows and columns of (R, C, S, S) to zero."""
+    rows, columns = _interior(x.shape[-2], edge, x), _interior(x.shape[-1], edge, x)
+    return x.masked_fill(~(rows[:, None] & columns), 0)
+
+
+def halve_border(x: Tensor, edge: int) -> Tensor:
+    """Halve the ``edge`` outer rows of (R, C, S, S), then as many columns, then double the four corner cells.
+
+    So a corner block gets a quarter, but its outermost cell a half: the published rule. On a single row or
+    column corners coincide; such a cell is doubled once.
+    """
+    weight = x.new_ones(x.shape[-2:])
+    weight[~_interior(x.shape[-2], edge, x)] *= 0.5
+    weight[:, ~_interior(x.shape[-1], edge, x)] *= 0.5
+    # By position: `*=` reads all cells before it writes, so that equal ones are not doubled again.
+    weight[[0, 0, -1, -1], [0, -1, 0, -1]] *= 2
+    return x * weight
 
 
 class LevelWeightedTerm(nn.Module):

@@ -15,7 +15,7 @@ class RoundedAnchorGenerator(DefaultAnchorGenerator):
 
     Source: Faster R-CNN's released code. Anchors name their first and last pixels, which are rounded to
     whole numbers, and have their centre at (stride - 1) / 2, the middle of the pixels of a cell. They are
-    kept as the areas that these pixels cover, see :mod:`htd.layers.box_conventions`.
+    kept as the areas that these pixels cover, see :mod:`htd.layers.boxes`.
 
     Args:
         sizes: of each level, the square roots of the anchors' areas in pixels.

@@ -27,7 +27,7 @@ class AnchorLabeler:
             must stay below width (height) plus this. Negative: no such limit.
         pad_divisor: an image's sides are padded to multiples of this; anchors of cells beyond an
             image's own padding (in a batch with a larger image) never take part.
-        convention: tests boxes against the border, see :mod:`htd.layers.box_conventions`; continuous if None.
+        convention: tests boxes against the border, see :mod:`htd.layers.boxes`; continuous if None.
         pairs_at_once: pairs of anchor and ground truth held in memory at a time.
     """
 

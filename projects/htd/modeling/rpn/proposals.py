@@ -14,7 +14,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from htd.layers.box_conventions import ContinuousBoxes
+from htd.layers.boxes import ContinuousBoxes
 from htd.layers.sampling import full_precision
 
 
@@ -30,7 +30,7 @@ class ProposalRule:
         pre_nms_topk: (train, test) anchors kept on each level.
         post_nms_topk: (train, test) proposals kept in each image.
         nms_thresh: boxes with a larger IoU than this with a better one are suppressed.
-        convention: clips boxes, see :mod:`htd.layers.box_conventions`; continuous if None.
+        convention: clips boxes, see :mod:`htd.layers.boxes`; continuous if None.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from htd.errors import UserError
 from htd.layers import DeformConv2d
-from htd.layers.batch_norm import norm_layer
+from htd.layers.norms import norm_layer
 from htd.layers.sampling import full_precision
 from htd.modeling.dense.checks import check_whole
 from htd.modeling.salt.points import FACTORS, POINTS, class_points, offsets, regression_points

@@ -31,7 +31,7 @@ def in_image(boxes: Tensor, scene: Scene, convention: ContinuousBoxes | None = N
     Args:
         boxes: (n, 4).
         scene: names both frames.
-        convention: of the model's boxes, see :mod:`htd.layers.box_conventions`; continuous if None.
+        convention: of the model's boxes, see :mod:`htd.layers.boxes`; continuous if None.
     """
     rescale = (convention or ContinuousBoxes()).rescale
     return rescale(boxes, scene.network_size, scene.image_rgb.shape[:2]).float().cpu()

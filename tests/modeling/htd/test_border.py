@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from htd.layers import drop_border, halve_border, keep_border
+from htd.modeling.htd.border_aware import drop_border, halve_border, keep_border
 
 
 def ones(side=5):
