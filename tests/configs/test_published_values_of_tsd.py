@@ -32,8 +32,7 @@ def measured(model):
     pooler = only([type(stage.head.features).__name__ for stage in stages])
     marks = [
         isinstance(heads.convention, InclusiveBoxes),
-        isinstance(rpn.anchor_labeler.convention, InclusiveBoxes),
-        isinstance(getattr(rpn.proposal_rule, "convention", None), InclusiveBoxes),
+        isinstance(rpn.box_convention, InclusiveBoxes),
         type(rpn.anchor_generator).__name__ == "RoundedAnchorGenerator",
         pooler == "LegacyRoIAlignPooler",
     ]

@@ -289,7 +289,7 @@ def test_aligned_regions():
 def test_offsets_of_another_shape_are_refused(shape):
     table = FeatureTable([torch.zeros(1, 1, 8, 8)], [4])
     box, first = torch.tensor([[0.0, 0, 20, 20]]), torch.tensor([0])
-    with pytest.raises(ValueError, match=r"1 boxes are pooled with offsets of \(.*give \(R, 2\) for boxes"):
+    with pytest.raises(ValueError, match="offsets"):
         offset_roi_pool(table, box, first, first, torch.zeros(shape), output_size=7, regions=ALIGNED)
 
 

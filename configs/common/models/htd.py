@@ -21,7 +21,6 @@ from htd.modeling.htd import (
     ProposalGraph,
     SemanticAggregation,
 )
-from htd.modeling.rpn import ProposalRule
 
 from .two_stage import box_stage, shared_fc_head, two_stage_detector
 
@@ -60,9 +59,7 @@ model = two_stage_detector(
     ]
 )
 # HTD's release keeps proposals without area.
-model.proposal_generator.proposal_rule = L(ProposalRule)(
-    pre_nms_topk=[2000, 1000], post_nms_topk=[2000, 1000], nms_thresh=0.7
-)
+model.proposal_generator.proposal_rule.min_box_size = -1.0
 model.roi_heads.context = L(ContextParts)(
     global_vector=L(SemanticAggregation)(
         in_feature="p6", num_classes="${...num_classes}", channels=256, num_convs=4, loss_weight=3.0

@@ -4,7 +4,7 @@ from detectron2.config import LazyCall as L
 
 from htd.layers import InclusiveBoxes, RoundedRegions
 from htd.modeling.cascade import LegacyMaskTargets, LegacyRoIAlignPooler, legacy_paste
-from htd.modeling.rpn import ProposalRule, RoundedAnchorGenerator
+from htd.modeling.rpn import RoundedAnchorGenerator
 
 
 def legacy_pooler(output_size):
@@ -21,13 +21,8 @@ def use_inclusive_boxes(model):
         aspect_ratios=rpn.anchor_generator.aspect_ratios,
         strides=rpn.anchor_generator.strides,
     )
-    rpn.anchor_labeler.convention = convention
-    rpn.proposal_rule = L(ProposalRule)(
-        pre_nms_topk=rpn.proposal_rule.pre_nms_topk,
-        post_nms_topk=rpn.proposal_rule.post_nms_topk,
-        nms_thresh=rpn.proposal_rule.nms_thresh,
-        convention=convention,
-    )
+    rpn.proposal_rule.min_box_size = -1.0
+    model.box_convention = convention
     model.roi_heads.convention = convention
 
 

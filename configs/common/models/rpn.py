@@ -7,7 +7,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.proposal_generator import StandardRPNHead
 
 from htd.layers.boxes import ClampedBox2BoxTransform
-from htd.modeling.rpn import AnchorLabeler, Detectron2ProposalRule, PublishedRPN, SampledAnchors
+from htd.modeling.rpn import AnchorLabeler, ProposalRule, PublishedRPN, SampledAnchors
 
 proposal_generator = L(PublishedRPN)(
     in_features=["p2", "p3", "p4", "p5", "p6"],
@@ -24,7 +24,7 @@ proposal_generator = L(PublishedRPN)(
     anchor_labeler=L(AnchorLabeler)(
         positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3, allowed_border=0, pad_divisor=32
     ),
-    proposal_rule=L(Detectron2ProposalRule)(
+    proposal_rule=L(ProposalRule)(
         pre_nms_topk=[2000, 1000], post_nms_topk=[2000, 1000], nms_thresh=0.7, min_box_size=0.0
     ),
     loss_normalizer=L(SampledAnchors)(least_each=1),

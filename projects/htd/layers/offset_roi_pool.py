@@ -52,10 +52,10 @@ def offset_roi_pool(
     Note:
         Besides the result, the table's rows and the gradients of all these, the forward and backward pass of
         1000 boxes with 256 channels take at most 100 MB (maps of 800 x 1333 pixels, on a CPU).
-
-    Raises:
-        ValueError: the offsets are for other boxes or another number of bins.
     """
+    shapes = [(len(boxes), 2), (len(boxes), 2, output_size, output_size)]
+    if tuple(offsets.shape) not in shapes:
+        raise ValueError(f"offsets are {tuple(offsets.shape)}; they have to be {shapes[0]} or {shapes[1]}")
     with torch.autocast(boxes.device.type, enabled=False):
         rows = table.rows
         first_row, limit = table.locate(image_index, levels)
@@ -65,29 +65,12 @@ def offset_roi_pool(
         finite = torch.isfinite(size) & torch.isfinite(start)
         start, size = torch.where(finite, start, torch.nan), torch.where(finite, size, 0)
         rule = _DisplacedBins(first_row, limit, start, size, output_size, samples, regions)
-        # In the order of the axes, and for each bin.
-        moves = _each_bin(offsets, boxes, output_size).to(rows.dtype).flip(1)
+        # Axes are (y, x) from here on; one offset of a whole box serves all its bins.
+        moves = (offsets[:, :, None, None] if offsets.dim() == 2 else offsets).to(rows.dtype).flip(1)
         pieces = plan_pieces(rule.cells, output_size)
         out = weighted_gather(rows, pieces, rule, (len(boxes), output_size**2), moves)
     maps = out.unflatten(1, (output_size, output_size)).permute(0, 3, 1, 2)
     return maps.to(table.maps[0].dtype)
-
-
-def _each_bin(offsets: Tensor, boxes: Tensor, bins: int) -> Tensor:
-    """Return offsets (R, 2, S, S), or (R, 2, 1, 1) of offsets (R, 2)."""
-    if offsets.dim() not in (2, 4) or offsets.shape[:2] != (len(boxes), 2):
-        raise ValueError(
-            f"{len(boxes)} boxes are pooled with offsets of {tuple(offsets.shape)}; give (R, 2) for boxes or "
-            "(R, 2, S, S) for bins, first x, then y"
-        )
-    if offsets.dim() == 2:
-        return offsets[:, :, None, None]
-    if offsets.shape[2:] != (bins, bins):
-        raise ValueError(
-            f"offsets for {tuple(offsets.shape[2:])} bins, but {bins} x {bins} are pooled: let the "
-            "resolution of the shift and the output_size of its pooler agree"
-        )
-    return offsets
 
 
 class RoundedRegions:

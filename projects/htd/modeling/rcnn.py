@@ -10,6 +10,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from htd.errors import UserError
+from htd.layers import ContinuousBoxes
 
 
 @META_ARCH_REGISTRY.register()
@@ -22,12 +23,17 @@ class RescaleFirstRCNN(GeneralizedRCNN):
 
     Args:
         roi_heads: :class:`htd.modeling.cascade.StagedROIHeads` or one with the same methods.
+        box_convention: clips boxes and compares them with the border of the image; continuous if None.
         sem_seg_ignore_value: label of the pixels that pad semantic maps to the size of the batch.
         rcnn: the other arguments of ``GeneralizedRCNN``.
     """
 
-    def __init__(self, *, sem_seg_ignore_value: int = 255, **rcnn):
+    def __init__(
+        self, *, box_convention: ContinuousBoxes | None = None, sem_seg_ignore_value: int = 255, **rcnn
+    ):
         super().__init__(**rcnn)
+        self.box_convention = box_convention or ContinuousBoxes()
+        self.proposal_generator.box_convention = self.box_convention
         self.sem_seg_ignore_value = sem_seg_ignore_value
 
     def forward(self, batched_inputs: list[dict]):

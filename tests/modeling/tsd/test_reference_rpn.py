@@ -5,6 +5,7 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
+from htd.layers import InclusiveBoxes
 from tests.modeling.reference import on
 from tests.modeling.rpn.conftest import image_list, targets
 from tests.modeling.tsd.reference import (
@@ -45,6 +46,7 @@ def network(device):
     config.head.in_channels = CHANNELS[NAME]
     config.proposal_rule.update(pre_nms_topk=LIMITS, post_nms_topk=LIMITS)
     rpn = instantiate(config)
+    rpn.box_convention = InclusiveBoxes()
     weights, report = convert(published_weights("tsd", NAME), rpn, source="tsd_faster")
     rpn.load_state_dict(weights, strict=True)
     rpn._subsample_labels = first
