@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
-# Rasterising takes memory along the outline, so a slip of some digits must not reach it.
+# Rasterizing takes memory along the outline, so a slip of some digits must not reach it.
 _FARTHEST = 1e6
 # Characters of a run in compressed text: 35 bits, and pycocotools keeps 32.
 _LONGEST = 7
@@ -31,7 +31,7 @@ def valid_segmentation(segmentation: Any, size: tuple[int, int]) -> list | dict 
     return None
 
 
-def rasterised(segmentation: list | dict, size: tuple[int, int]) -> dict:
+def rasterized(segmentation: list | dict, size: tuple[int, int]) -> dict:
     """Return a valid segmentation as one compressed RLE of size (H, W), all its polygons together."""
     if isinstance(segmentation, dict):
         return segmentation

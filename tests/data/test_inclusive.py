@@ -41,13 +41,13 @@ def train_mapper(*augmentations, **settings):
 
 @pytest.fixture(scope="module")
 def preprocess():
-    """Normalisation and padding of a configured model."""
+    """Normalization and padding of a configured model."""
     return build("configs/baselines/faster_rcnn_r50_fpn_1x.py").preprocess_image
 
 
 @pytest.mark.parametrize("tag", CASES)
 def test_published_pipeline(tag, tmp_path, preprocess):
-    """Tolerances: one grey level, boxes 1e-3 pixels, normalised values 0.02."""
+    """Tolerances: one gray level, boxes 1e-3 pixels, normalized values 0.02."""
     seed, relative = CASES[tag]
     wanted = arrays("tsd", f"pipeline_{tag}")
     height, width = wanted["image_hw"].tolist()

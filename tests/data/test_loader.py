@@ -119,13 +119,13 @@ class Made:
         return dict(RECORDS[index])
 
     def __reduce__(self):
-        raise AssertionError("is serialised")
+        raise AssertionError("is serialized")
 
     def __iter__(self):
         raise AssertionError("all dictionaries are made")
 
 
-def test_only_lists_are_serialised():
+def test_only_lists_are_serialized():
     for build in (train_loader, evaluation_loader):
         assert take(build(Made(), aspect_ratio_grouping=False), 4) == take(
             build(aspect_ratio_grouping=False), 4

@@ -46,7 +46,7 @@ def test_a_length_is_drawn_as_the_style_says():
 
 
 def test_resize_of_pixels_labels_and_points():
-    # Halving with OpenCV's bilinear rule reads at 0.5, 2.5, ...: means of two neighbours, no smoothing.
+    # Halving with OpenCV's bilinear rule reads at 0.5, 2.5, ...: means of two neighbors, no smoothing.
     row = np.array([[0, 10, 100, 200]], np.uint8)
     resize = CV2ResizeTransform(1, 4, 1, 2)
     np.testing.assert_array_equal(resize.apply_image(row), [[5, 150]])
@@ -127,11 +127,11 @@ def test_masks_follow_the_image(toy, monkeypatch, mask_format):
 
 
 def test_reading(tmp_path, picture):
-    grey = tmp_path / "grey.png"
-    cv2.imwrite(str(grey), np.full((4, 6), 77, np.uint8))
-    np.testing.assert_array_equal(read_image(str(grey), "RGB"), np.full((4, 6, 3), 77, np.uint8))
+    gray = tmp_path / "gray.png"
+    cv2.imwrite(str(gray), np.full((4, 6), 77, np.uint8))
+    np.testing.assert_array_equal(read_image(str(gray), "RGB"), np.full((4, 6, 3), 77, np.uint8))
     with pytest.raises(UserError, match="'XYZ' is unknown"):
-        read_image(str(grey), "XYZ")
+        read_image(str(gray), "XYZ")
     with pytest.raises(UserError, match="gone.png cannot be read .No such file"):
         read_image(str(tmp_path / "gone.png"), "RGB")
     for data in (b"", b"not an image"):

@@ -145,7 +145,7 @@ def test_a_name_stands_for_one_data_set(tmp_path):
 
 
 def test_records_become_targets(tmp_path):
-    """Boxes around groups are learnt as others are; nothing is expanded."""
+    """Boxes around groups are learned as others are; nothing is expanded."""
     records = Official(tmp_path, BOXES, tree=TREE).load("oi_mapper")
     found = [DetectionMapper(is_train=True, augmentations=[])(record) for record in records]
     assert [item["instances"].gt_classes.tolist() for item in found] == [[1, 0], [0]]

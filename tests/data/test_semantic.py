@@ -44,7 +44,7 @@ def test_values_are_those_of_the_file(path):
     np.testing.assert_array_equal(read, VALUES)
 
 
-def test_grey_with_a_transparent_value_is_still_grey(path):
+def test_gray_with_a_transparent_value_is_still_gray(path):
     Image.fromarray(VALUES).save(path, transparency=3)
     np.testing.assert_array_equal(SemanticMaps().read(str(path), SIZE), VALUES)
 
@@ -62,8 +62,8 @@ def test_a_palette_is_refused(path):
         ("RGB", "of 3 channels with 8 bits"),
         ("RGBA", "of 4 channels with 8 bits"),
         ("LA", "of 2 channels with 8 bits"),
-        ("1", "of grey with 1 bits"),
-        ("I;16", "of grey with 16 bits"),
+        ("1", "of gray with 1 bits"),
+        ("I;16", "of gray with 16 bits"),
     ],
 )
 def test_other_kinds_of_png_are_refused(path, mode, message):
@@ -75,7 +75,7 @@ def test_other_files_are_refused(path):
     whole = path.read_bytes()
     for data in (b"", b"not an image", cv2.imencode(".jpg", VALUES)[1].tobytes()):
         path.write_bytes(data)
-        refused("is not a PNG; maps are 8-bit grey", path)
+        refused("is not a PNG; maps are 8-bit gray", path)
     path.write_bytes(whole[: len(whole) // 2])
     refused("cannot be decoded", path)
     path.unlink()

@@ -86,8 +86,8 @@ def test_toy_maps_agree_with_the_stuff_maps(toy, tmp_path):
         expected = np.full(256, background, np.uint8)
         for category, number in content.classes.items():
             expected[category - 1] = number
-        labelled = (stuff != 255) & (drawn != 255)
-        other += (expected[stuff] != drawn)[labelled].mean() / len(content.images)
+        labeled = (stuff != 255) & (drawn != 255)
+        other += (expected[stuff] != drawn)[labeled].mean() / len(content.images)
     assert other < 0.004
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from htd.data.toy import CATEGORIES, make_toy_data
 from htd.data.toy.annotation import annotations, polygons, run_lengths, stuff_map
-from htd.data.toy.drawing import HEAP_LABEL, draw, glyph_centre
+from htd.data.toy.drawing import HEAP_LABEL, draw, glyph_center
 from htd.data.toy.layout import TEXTURES, draw_layout
 from htd.errors import UserError
 
@@ -42,14 +42,14 @@ def test_the_layout_is_the_same_at_every_strength(strength):
                     assert np.abs(np.subtract(item["bbox"], partner["bbox"])).max() <= 4
 
 
-def test_class_evidence_moves_away_from_the_centre_with_the_strength():
+def test_class_evidence_moves_away_from_the_center_with_the_strength():
     objects = [item for index in INDICES for item in draw_layout(0, index).objects]
     means = []
     for strength in (0.0, 0.5, 1.0):
         distances = []
         for item in objects:
             x, y, w, h = item.box
-            offset = glyph_centre(item, strength) - [x + (w - 1) / 2, y + (h - 1) / 2]
+            offset = glyph_center(item, strength) - [x + (w - 1) / 2, y + (h - 1) / 2]
             distances.append(np.hypot(*(offset / [w, h])))
         means.append(np.mean(distances))
     np.testing.assert_allclose(means, [0.0, 0.15, 0.265], atol=0.02)

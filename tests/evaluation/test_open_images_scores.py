@@ -111,11 +111,11 @@ def test_each_rule_by_hand():
     np.testing.assert_array_equal(score(truth, table(found), OfficialRule()).ap, [0.5, 1, *[np.nan] * 3])
 
     second = [*found, (1, 1, SQUARE, 0.99)]
-    labelled = OpenImagesTruth(["x", "y"], objects, np.array([[1, 1]]), none, ANCESTORS)
-    # Unlabelled, class 1 is not judged in the second image; class 0 always is, by the published rule.
+    labeled = OpenImagesTruth(["x", "y"], objects, np.array([[1, 1]]), none, ANCESTORS)
+    # Unlabeled, class 1 is not judged in the second image; class 0 always is, by the published rule.
     np.testing.assert_allclose(score(truth, table(second), PublishedRule()).ap[:2], [1 / 3, 1])
     np.testing.assert_allclose(score(truth, table(second), OfficialRule()).ap[:2], [1 / 2, 1])
-    np.testing.assert_allclose(score(labelled, table(second), OfficialRule()).ap[:2], [1 / 3, 1 / 2])
+    np.testing.assert_allclose(score(labeled, table(second), OfficialRule()).ap[:2], [1 / 3, 1 / 2])
 
 
 def test_an_absent_class_makes_what_is_below_it_false():

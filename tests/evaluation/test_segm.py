@@ -23,8 +23,8 @@ SIDES = (12, 30, 40, 90, 120, 170)
 
 def outline(box):
     """Return the corners [x, y, x, y, ...] of an ellipse in a box."""
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
-    return (centre + half * np.stack([np.cos(TURN), np.sin(TURN)], axis=1)).reshape(-1).tolist()
+    center, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    return (center + half * np.stack([np.cos(TURN), np.sin(TURN)], axis=1)).reshape(-1).tolist()
 
 
 def runs(mask):
@@ -33,14 +33,14 @@ def runs(mask):
     return np.diff([0, *edges, mask.size]).tolist()
 
 
-def rasterised(polygon, size):
+def rasterized(polygon, size):
     return mask_util.decode(mask_util.frPyObjects([polygon], *size))[:, :, 0].astype(bool)
 
 
 def annotation(rng, number, image, box, size):
     """Return a polygon, an RLE or, for a crowd, uncompressed run lengths."""
     polygon = outline(box)
-    mask = rasterised(polygon, size)
+    mask = rasterized(polygon, size)
     kind = rng.choice(["polygon", "rle", "crowd"], p=[0.5, 0.3, 0.2])
     rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
     segmentation = {
@@ -79,7 +79,7 @@ def found_in(rng, truth, size):
     instances.pred_boxes = Boxes(torch.tensor(np.array([box for box, _ in near]), dtype=torch.float32))
     instances.scores = torch.tensor(np.round(rng.random(len(near)), 2), dtype=torch.float32)
     instances.pred_classes = torch.tensor([CATEGORIES.index(category) for _, category in near])
-    masks = [rasterised(outline(box), size) for box, _ in near]
+    masks = [rasterized(outline(box), size) for box, _ in near]
     instances.pred_masks = torch.tensor(np.array(masks))
     return instances
 

@@ -5,7 +5,7 @@ import pycocotools.mask as mask_util
 import pytest
 
 from htd.data.toy.annotation import run_lengths
-from htd.segmentation import rasterised, valid_segmentation
+from htd.segmentation import rasterized, valid_segmentation
 
 SIZE = (40, 30)
 TRIANGLE = [1, 1, 9, 1, 5, 8]
@@ -117,5 +117,5 @@ def test_polygons_of_an_object_make_one_mask():
     squares = [[0, 0, 4, 0, 4, 4, 0, 4], [10, 20, 14, 20, 14, 24, 10, 24]]
     expected = np.zeros(SIZE, np.uint8)
     expected[:4, :4] = expected[20:24, 10:14] = 1
-    mask = mask_util.decode(rasterised(squares, (40.0, 30.0)))
+    mask = mask_util.decode(rasterized(squares, (40.0, 30.0)))
     np.testing.assert_array_equal(mask, expected)

@@ -47,7 +47,7 @@ def test_a_picture_replaces_an_older_one(tmp_path, ending):
     path.write_text("older")
     write_picture(path, PICTURE)
     read = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(int)
-    # Colours of JPEGs at full resolution: they change from one column to the next.
+    # Colors of JPEGs at full resolution: they change from one column to the next.
     assert np.abs(read - PICTURE).max() <= (0 if ending == ".png" else 12)
     assert os.listdir(tmp_path) == [path.name]
 

@@ -7,7 +7,7 @@ from detectron2.structures import Boxes, Instances
 
 from htd.layers import InclusiveBoxes
 from htd.visualize.drawers import Scene
-from htd.visualize.drawers.frame import colour_map, heat_map, in_image, label, points_in_image, shown_once
+from htd.visualize.drawers.frame import color_map, heat_map, in_image, label, points_in_image, shown_once
 
 
 def scene(max_regions=2):
@@ -44,10 +44,10 @@ def test_how_bright_a_map_is(highest):
     assert (brightness < 0.8 * most).all() == (highest == 1.0)
 
 
-def test_cells_in_their_colours():
-    colours = np.zeros((2, 3, 3), np.uint8)
-    colours[1, 2], colours[0, 0] = (200, 0, 0), (0, 100, 0)
-    picture = colour_map(colours, np.array([4.0, 6]), np.full((14, 13, 3), 50, np.uint8))
+def test_cells_in_their_colors():
+    colors = np.zeros((2, 3, 3), np.uint8)
+    colors[1, 2], colors[0, 0] = (200, 0, 0), (0, 100, 0)
+    picture = color_map(colors, np.array([4.0, 6]), np.full((14, 13, 3), 50, np.uint8))
     expected = np.full((14, 13, 3), 20)
     expected[6:, 8:, 0] += 120  # what lies beyond the cells is drawn as the last of them
     expected[:6, :4, 1] += 60

@@ -8,12 +8,12 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from htd.visualize import draw_model
-from htd.visualize.canvas import class_colour
+from htd.visualize.canvas import class_color
 from htd.visualize.drawers import Call, Scene, drawers_of, recorded
 from htd.visualize.drawers.htc import (
     HTCDrawer,
     class_name_list,
-    colours_of,
+    colors_of,
     legend,
     outlines,
     semantic_row,
@@ -60,12 +60,12 @@ def test_semantic_row_by_hand():
     assert [c.whole for c in (detections, semantic, entropy, names)] == [True] * 4
     np.testing.assert_array_equal(detections.marks[0][1], [8, 8, 40, 40])
     assert "up to 0.00" in entropy.heading
-    # Cells are 16 pixels of the image; the commonest class is drawn in the first colour.
+    # Cells are 16 pixels of the image; the commonest class is drawn in the first color.
     ranks = np.array([2, 1, 0])[classes].repeat(16, axis=0).repeat(16, axis=1)
-    colours = np.array([[255 * part for part in class_colour(rank)] for rank in range(3)])
-    np.testing.assert_allclose(semantic.over, 0.6 * colours[ranks] + 0.4 * 100, atol=1.5)
+    colors = np.array([[255 * part for part in class_color(rank)] for rank in range(3)])
+    np.testing.assert_allclose(semantic.over, 0.6 * colors[ranks] + 0.4 * 100, atol=1.5)
     lines = names.over.reshape(-1, 24, 360, 3)[:, 12, 20]
-    np.testing.assert_allclose(lines[:3], colours, atol=1)
+    np.testing.assert_allclose(lines[:3], colors, atol=1)
     assert not lines[3:].any()
 
 
@@ -80,13 +80,13 @@ def test_entropy_is_a_share_of_the_most():
 
 def test_the_legend_names_as_many_classes_as_it_has_room_for():
     classes = np.arange(20).repeat(np.arange(20) + 1).reshape(10, 21)
-    colours = colours_of(classes, 25)
-    picture = legend(classes, colours, [])
+    colors = colors_of(classes, 25)
+    picture = legend(classes, colors, [])
     swatches = picture.reshape(-1, 24, 360, 3)[:, 12, 20]
-    np.testing.assert_array_equal(swatches[:14], colours[19:5:-1])
+    np.testing.assert_array_equal(swatches[:14], colors[19:5:-1])
     assert not swatches[14].any() and picture[-24:].any()  # of the others
-    assert len(np.unique(colours[19:9:-1], axis=0)) == 10
-    named, numbered = (legend(classes, colours, names) for names in (["x"] * 20, []))
+    assert len(np.unique(colors[19:9:-1], axis=0)) == 10
+    named, numbered = (legend(classes, colors, names) for names in (["x"] * 20, []))
     assert (named != numbered).any()
 
 
@@ -178,8 +178,8 @@ def test_what_is_drawn(run, monkeypatch):
     brightness = rows[2][3].over.astype(float).sum(axis=2)
     x1, y1, x2, y2 = (int(value) for value in box)
     part = np.s_[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2]
-    grey = 0.4 * run.image.astype(float).mean(axis=2) * 3
-    heat = (brightness - grey)[part]
+    gray = 0.4 * run.image.astype(float).mean(axis=2) * 3
+    heat = (brightness - gray)[part]
     assert heat[inside[part]].mean() > heat[~inside[part]].mean() + 40
 
 

@@ -1,4 +1,4 @@
-"""HTD's drawer: level weights, border ring and graph neighbours of a RoI, by hand and on small models."""
+"""HTD's drawer: level weights, border ring and graph neighbors of a RoI, by hand and on small models."""
 
 import numpy as np
 import pytest
@@ -113,8 +113,8 @@ def drawn(run, monkeypatch):
 
 
 def test_what_is_drawn_of_a_roi(run, monkeypatch):
-    looked, neighbours = drawn(run, monkeypatch)
-    assert len(looked) == len(neighbours) == 2
+    looked, neighbors = drawn(run, monkeypatch)
+    assert len(looked) == len(neighbors) == 2
     row = sources(run.drawer.stage, *run.seen, run.scene)[0]
     with torch.no_grad():
         weights = level_weights(run.drawer.parts["weights"], run.calls["weights"])[:, row]
@@ -126,21 +126,21 @@ def test_what_is_drawn_of_a_roi(run, monkeypatch):
     assert marks["bins of the border ring"].shape == (24, 2, 2)
 
 
-def test_neighbours_are_those_that_count_most(run, monkeypatch):
-    _, neighbours = drawn(run, monkeypatch)
+def test_neighbors_are_those_that_count_most(run, monkeypatch):
+    _, neighbors = drawn(run, monkeypatch)
     [call] = run.calls["graph"]
     with torch.no_grad():
         rows, weights = graph_weights(call, run.rows[0])
     top = weights.topk(4)
-    marks = {style.label: where for style, where in neighbours[0].marks}
+    marks = {style.label: where for style, where in neighbors[0].marks}
     expected = call.inputs[1].boxes[rows[top.indices]] * run.scale
     for rank, box in enumerate(expected, 1):
-        np.testing.assert_allclose(marks[f"neighbour {rank}"], box, rtol=1e-5)
-    shares = [bar.share for bar in neighbours[0].bars]
+        np.testing.assert_allclose(marks[f"neighbor {rank}"], box, rtol=1e-5)
+    shares = [bar.share for bar in neighbors[0].bars]
     np.testing.assert_allclose(shares[:4], top.values / weights.sum(), rtol=1e-5)
     assert sum(shares) == pytest.approx(1, abs=1e-5)
-    assert neighbours[0].bars[-1].label == f"{len(rows) - 4} others"
-    assert neighbours[0].whole and f"graph of {len(rows)} RoIs" in neighbours[0].heading
+    assert neighbors[0].bars[-1].label == f"{len(rows) - 4} others"
+    assert neighbors[0].whole and f"graph of {len(rows)} RoIs" in neighbors[0].heading
 
 
 @pytest.mark.parametrize("path", [HTD, MASKS, WITH_TSD])
@@ -153,7 +153,7 @@ def test_a_picture_has_a_column_for_each_roi(path):
     assert pictures["htd"].shape == (2 * (24 + 360 + 4) + (4 + 5 + 1) * 24, 3 * 364 - 4, 3)
 
 
-def test_with_few_rois_there_are_fewer_neighbours(run, monkeypatch):
+def test_with_few_rois_there_are_fewer_neighbors(run, monkeypatch):
     embedding, rois, classifier = run.calls["graph"][0].inputs
     some = torch.tensor([run.rows[0]])
     call = Call((embedding[some], rois[some], classifier), None)
@@ -163,7 +163,7 @@ def test_with_few_rois_there_are_fewer_neighbours(run, monkeypatch):
     run.drawer.draw(run.scene, {"regression": [regressed], "graph": [call]})
     [[looked], [alone]] = rows
     assert [style.label for style, _ in looked.marks] == ["detection", "its RoI"] and not looked.bars
-    assert [bar.label for bar in alone.bars] == ["neighbour 1", "none", "none", "none", "0 others"]
+    assert [bar.label for bar in alone.bars] == ["neighbor 1", "none", "none", "none", "0 others"]
     assert [bar.share for bar in alone.bars] == [1, 0, 0, 0, 0]
 
 

@@ -67,7 +67,7 @@ def scene(boxes, classes, scores, max_regions=3):
     return Scene(np.full((*IMAGE, 3), 128, np.uint8), INPUT, found, ("disc",), 0.5, max_regions)
 
 
-def test_without_offsets_a_convolution_reads_the_neighbours():
+def test_without_offsets_a_convolution_reads_the_neighbors():
     found = places(torch.zeros(1, 18, 2, 1))
     assert found.tolist() == [[[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)]] * 2
     moved = torch.zeros(1, 18, 1, 2)

@@ -14,7 +14,7 @@ from htd.errors import UserError
 from htd.visualize import draw_input, draw_results, draw_side_by_side
 
 NAMES = ["disc", "square"]
-GREY = np.full((120, 160, 3), 128, np.uint8)
+GRAY = np.full((120, 160, 3), 128, np.uint8)
 HEIGHT, WIDTH = 24 + 360, 480  # a heading above the image, which is enlarged three times
 
 
@@ -32,29 +32,29 @@ def detections(scores=(0.9, 0.2)):
 
 
 def test_size_and_type():
-    picture = draw_side_by_side(GREY, truth(), detections(), NAMES, 0.5)
+    picture = draw_side_by_side(GRAY, truth(), detections(), NAMES, 0.5)
     assert picture.dtype == np.uint8
     assert picture.shape == (HEIGHT, 2 * WIDTH + 4, 3)
-    assert draw_side_by_side(GREY, truth(), None, NAMES).shape == (HEIGHT, WIDTH, 3)
-    assert draw_side_by_side(GREY, None, detections(), NAMES).shape == (HEIGHT, WIDTH, 3)
-    np.testing.assert_array_equal(draw_side_by_side(GREY, None, None, NAMES), GREY)
+    assert draw_side_by_side(GRAY, truth(), None, NAMES).shape == (HEIGHT, WIDTH, 3)
+    assert draw_side_by_side(GRAY, None, detections(), NAMES).shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(draw_side_by_side(GRAY, None, None, NAMES), GRAY)
     large = draw_side_by_side(np.zeros((500, 600, 3), np.uint8), None, detections(), NAMES)
     assert large.shape == (524, 600, 3)
 
 
 def test_boxes_are_where_they_belong():
-    picture = draw_side_by_side(GREY, truth(), detections(), NAMES, 0.5)[24:].astype(int)
+    picture = draw_side_by_side(GRAY, truth(), detections(), NAMES, 0.5)[24:].astype(int)
     changed = np.abs(picture - 128).max(axis=2) > 20
     left, right = changed[:, :WIDTH], changed[:, WIDTH + 4 :]
     assert left[60:150, 178:183].any(axis=1).mean() > 0.9  # right side of the true box, at x = 3 * 60
     assert right[110:230, 208:213].any(axis=1).mean() > 0.9  # right side of the kept detection, at 3 * 70
     assert not right[:, 3 * 95 :].any()  # the other one has too low a score
-    everything = draw_side_by_side(GREY, None, detections(), NAMES, 0.1)[24:].astype(int)
+    everything = draw_side_by_side(GRAY, None, detections(), NAMES, 0.1)[24:].astype(int)
     assert (np.abs(everything - 128).max(axis=2) > 20)[:, 3 * 95 :].any()
 
 
 def test_nothing_to_draw_and_masks():
-    assert draw_side_by_side(GREY, truth((), ()), detections(())[:0], NAMES).shape == (
+    assert draw_side_by_side(GRAY, truth((), ()), detections(())[:0], NAMES).shape == (
         HEIGHT,
         2 * WIDTH + 4,
         3,
@@ -63,8 +63,8 @@ def test_nothing_to_draw_and_masks():
     masks[0, 40:70, 30:60] = True
     found = detections()
     found.pred_masks = masks
-    with_mask = draw_side_by_side(GREY, None, found, NAMES)[24:].astype(int)
-    plain = draw_side_by_side(GREY, None, detections(), NAMES)[24:].astype(int)
+    with_mask = draw_side_by_side(GRAY, None, found, NAMES)[24:].astype(int)
+    plain = draw_side_by_side(GRAY, None, detections(), NAMES)[24:].astype(int)
     assert np.abs(with_mask - plain)[3 * 50 : 3 * 60, 3 * 40 : 3 * 50].mean() > 10
 
 
@@ -72,9 +72,9 @@ def test_drawing_is_repeatable_and_draws_no_random_numbers():
     np.random.seed(0)
     expected = np.random.rand()
     np.random.seed(0)
-    first = draw_side_by_side(GREY, truth(), detections(), NAMES)
+    first = draw_side_by_side(GRAY, truth(), detections(), NAMES)
     assert np.random.rand() == expected
-    np.testing.assert_array_equal(draw_side_by_side(GREY, truth(), detections(), NAMES), first)
+    np.testing.assert_array_equal(draw_side_by_side(GRAY, truth(), detections(), NAMES), first)
 
 
 def test_model_inputs():
@@ -100,11 +100,11 @@ def test_a_semantic_map_lies_over_its_own_copy_of_the_image():
     assert (part[:120, : 3 * 59] == none).all() and (part[:120, 3 * 61 :] == first).all()
     without = draw_input(inputs | {"sem_seg": values * 0 + 255}, None, dataset_name="visualize_names")
     assert (without[24:, WIDTH + 4 :] == 128).all()
-    only = draw_side_by_side(GREY, None, None, NAMES, semantic_map=values.numpy())
+    only = draw_side_by_side(GRAY, None, None, NAMES, semantic_map=values.numpy())
     np.testing.assert_array_equal(only[24:], part)
 
 
-def test_drawn_maps_have_the_colours_of_the_objects_and_no_background():
+def test_drawn_maps_have_the_colors_of_the_objects_and_no_background():
     MetadataCatalog.get("visualize_names").thing_classes = NAMES
     values = torch.full((120, 160), 2)
     values[:, 80:] = 1
@@ -120,12 +120,12 @@ def test_drawn_maps_have_the_colours_of_the_objects_and_no_background():
 
 
 def test_labels_stay_inside():
-    plain = draw_side_by_side(GREY, truth(((130, 90, 158, 118),)), None, ["", ""])[24:].astype(int)
+    plain = draw_side_by_side(GRAY, truth(((130, 90, 158, 118),)), None, ["", ""])[24:].astype(int)
     long = ["", "zebra crossing square"]
-    picture = draw_side_by_side(GREY, truth(((130, 90, 158, 118),)), None, long)[24:].astype(int)
+    picture = draw_side_by_side(GRAY, truth(((130, 90, 158, 118),)), None, long)[24:].astype(int)
     changed = (np.abs(picture - plain).max(axis=2) > 20).nonzero()
-    whole = draw_side_by_side(GREY, truth(((10, 10, 38, 38),)), None, long)[24:].astype(int)
-    plain = draw_side_by_side(GREY, truth(((10, 10, 38, 38),)), None, ["", ""])[24:].astype(int)
+    whole = draw_side_by_side(GRAY, truth(((10, 10, 38, 38),)), None, long)[24:].astype(int)
+    plain = draw_side_by_side(GRAY, truth(((10, 10, 38, 38),)), None, ["", ""])[24:].astype(int)
     expected = (np.abs(whole - plain).max(axis=2) > 20).nonzero()
     # As wide as with room to spare, and up to the edges.
     assert abs(np.ptp(changed[1]) - np.ptp(expected[1])) <= 12 and WIDTH - 4 <= changed[1].max()
@@ -133,7 +133,7 @@ def test_labels_stay_inside():
 
 
 def test_a_results_file(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.jpg"), GREY)
+    cv2.imwrite(str(tmp_path / "a.jpg"), GRAY)
     entry = {"id": 1, "image_id": 7, "category_id": 4, "bbox": [10, 10, 50, 50]}
     content = {
         "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
@@ -167,7 +167,7 @@ def rectangle(x0, y0, x1, y1):
 def write(folder, annotations, results, names=("a.jpg",)):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), GREY)
+        cv2.imwrite(str(folder / name), GRAY)
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     categories = [{"id": 1, "name": "disc"}]
     content = {"images": images, "annotations": annotations, "categories": categories}

@@ -22,7 +22,7 @@ from htd.errors import UserError
 def shared(dataset: Sequence[dict]) -> DatasetFromList:
     """Return a data set of which all workers share one copy.
 
-    A list is serialised, once. Another sequence, which makes its dictionaries when they are asked for, stays
+    A list is serialized, once. Another sequence, which makes its dictionaries when they are asked for, stays
     as it is; it should keep them in arrays.
     """
     return DatasetFromList(dataset, copy=False, serialize=isinstance(dataset, list))

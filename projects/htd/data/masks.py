@@ -9,7 +9,7 @@ import torch
 from detectron2.structures import BitMasks, PolygonMasks
 
 from htd.errors import UserError
-from htd.segmentation import rasterised
+from htd.segmentation import rasterized
 
 
 class MaskFormat(NamedTuple):
@@ -34,8 +34,8 @@ def mask_format(name: str | None) -> MaskFormat:
 
     Args:
         name: None leaves masks out; ``"polygon"`` moves the corners of polygons, which RLEs do not have;
-            ``"bitmask"`` rasterises at the size of the original image and moves the pixels to the nearest
-            neighbour, as the published HTC code does.
+            ``"bitmask"`` rasterizes at the size of the original image and moves the pixels to the nearest
+            neighbor, as the published HTC code does.
 
     Raises:
         UserError: there is no such format.
@@ -69,7 +69,7 @@ def _polygons(item: dict, size: tuple[int, int]) -> dict:
 
 
 def _bitmap(item: dict, size: tuple[int, int]) -> dict:
-    return item | {"segmentation": rasterised(_segmentation(item), size)}
+    return item | {"segmentation": rasterized(_segmentation(item), size)}
 
 
 def _as_it_is(item: dict) -> dict:

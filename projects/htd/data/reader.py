@@ -15,7 +15,7 @@ FORMATS = ("RGB", "BGR")
 def read_image(file_name: str, image_format: str) -> np.ndarray:
     """Decode an image as (H, W, 3) uint8 in the order ``"RGB"`` or ``"BGR"``.
 
-    Grey images get three equal channels, transparency is dropped, and the orientation that a
+    Gray images get three equal channels, transparency is dropped, and the orientation that a
     camera has noted (EXIF) is applied.
 
     Raises:

@@ -15,7 +15,7 @@ from PIL import Image
 from htd.data.semantic_files import WITHOUT_MAPS, check_drawn, missing
 from htd.errors import UserError
 
-_KINDS = {0: "grey", 2: "3 channels", 3: "a palette", 4: "2 channels", 6: "4 channels"}
+_KINDS = {0: "gray", 2: "3 channels", 3: "a palette", 4: "2 channels", 6: "4 channels"}
 _HEADER = struct.Struct(">8s4x4sIIBB")
 _SHIFT = 256
 _RIGHT_DOWNLOAD = "stuffthingmaps_trainval2017.zip, not of stuff_train2017_pixelmaps"
@@ -61,7 +61,7 @@ class SemanticMaps:
         """Return a map as (H, W) uint8, the values as they stand in the file.
 
         Args:
-            file_name: an 8-bit grey PNG.
+            file_name: an 8-bit gray PNG.
             size: (H, W) of the image.
 
         Raises:
@@ -138,22 +138,22 @@ class SemanticInput(AugInput):
 
 
 def png_header(data: bytes) -> tuple[tuple[int, int], int, int] | None:
-    """Return ((H, W), bits a channel, colour type) from the first bytes of a PNG, or None for other files."""
+    """Return ((H, W), bits a channel, color type) from the first bytes of a PNG, or None for other files."""
     if len(data) < _HEADER.size:
         return None
-    signature, chunk, width, height, depth, colour = _HEADER.unpack_from(data)
-    return ((height, width), depth, colour) if (signature, chunk) == (b"\x89PNG\r\n\x1a\n", b"IHDR") else None
+    signature, chunk, width, height, depth, color = _HEADER.unpack_from(data)
+    return ((height, width), depth, color) if (signature, chunk) == (b"\x89PNG\r\n\x1a\n", b"IHDR") else None
 
 
 def _check_kind(file_name: str, data: bytes) -> None:
     header = png_header(data)
     if header is None:
-        raise UserError(f"semantic map {file_name} is not a PNG; maps are 8-bit grey PNGs of class numbers")
-    _, depth, colour = header
-    if (depth, colour) != (8, 0):
+        raise UserError(f"semantic map {file_name} is not a PNG; maps are 8-bit gray PNGs of class numbers")
+    _, depth, color = header
+    if (depth, color) != (8, 0):
         raise UserError(
-            f"semantic map {file_name} is a PNG of {_KINDS.get(colour, 'unknown colours')} with {depth} "
-            "bits, not of 8-bit grey, so its pixels need not be class numbers; COCO-Stuff's maps are "
+            f"semantic map {file_name} is a PNG of {_KINDS.get(color, 'unknown colors')} with {depth} "
+            "bits, not of 8-bit gray, so its pixels need not be class numbers; COCO-Stuff's maps are "
             f"those of {_RIGHT_DOWNLOAD}"
         )
 

@@ -19,7 +19,7 @@ from htd.data.coco_file import CocoFile, read_coco
 from htd.data.semantic import png_header
 from htd.data.semantic_files import RECORD, fingerprint, map_path, read_record
 from htd.errors import UserError
-from htd.segmentation import rasterised
+from htd.segmentation import rasterized
 
 _LOGGER = logging.getLogger(__name__)
 _IGNORE, _FORMAT = 255, 1
@@ -86,7 +86,7 @@ def semantic_map(annotations: list[dict], size: tuple[int, int], background: int
         (H, W) uint8.
     """
     values = np.full(size, background, np.uint8)
-    drawn = [(item, rasterised(item["segmentation"], size)) for item in annotations]
+    drawn = [(item, rasterized(item["segmentation"], size)) for item in annotations]
     # Crowds first, then from the largest to the smallest; later ones hide earlier ones.
     drawn.sort(key=_order)
     for item, mask in drawn:
@@ -155,7 +155,7 @@ def _claim(output: Path, record: dict) -> None:
 
 
 def _is_drawn(path: Path, size: tuple[int, int]) -> bool:
-    """Return whether a file is an 8-bit grey PNG of that size."""
+    """Return whether a file is an 8-bit gray PNG of that size."""
     try:
         with path.open("rb") as file:
             header = png_header(file.read(64))

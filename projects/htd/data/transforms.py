@@ -31,7 +31,7 @@ class CV2ResizeTransform(Transform):
         return self._resize(img, cv2.INTER_LINEAR)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Resize a label map (H, W) to the nearest neighbour."""
+        """Resize a label map (H, W) to the nearest neighbor."""
         return self._resize(segmentation, cv2.INTER_NEAREST)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:

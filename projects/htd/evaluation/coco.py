@@ -15,7 +15,7 @@ from detectron2.utils.logger import create_small_table
 
 from htd.errors import UserError
 from htd.evaluation.backends import choose_backend
-from htd.evaluation.ground_truth import TASKS, GroundTruth
+from htd.evaluation.task_annotations import TASKS, TaskAnnotations
 
 _RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -27,7 +27,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
     and AP-<class>, in percent; NaN where there is no ground truth, 0 where there are no detections. It
     may be called any number of times. Call it in the main process only: hotcoco hangs in a process
     that was forked from one that has used it. Objects without a valid mask are left out of ``segm``, with
-    a warning, and count in ``bbox`` alone (``GroundTruth``).
+    a warning, and count in ``bbox`` alone (``TaskAnnotations``).
 
     Args:
         dataset_name: a data set in Detectron2's catalogs.
@@ -67,7 +67,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             dataset_name, tasks=tasks, distributed=distributed, output_dir=output_dir, use_fast_impl=False
         )
         self._logger = logging.getLogger(__name__)
-        self._truth = GroundTruth(self._coco_api, self._metadata.json_file)
+        self._truth = TaskAnnotations(self._coco_api, self._metadata.json_file)
         self._evaluable = self._truth.tasks
         if "segm" in (tasks or ()) and "segm" not in self._evaluable:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What all pictures share: an enlarged canvas, headings, colours, and how parts are put together."""
+"""What all pictures share: an enlarged canvas, headings, colors, and how parts are put together."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def class_name(number: int, names: Sequence[str]) -> str:
     return names[number] if number < len(names) else str(number)
 
 
-def class_colour(number: int) -> tuple[float, float, float]:
-    """Return a bright colour of its own for each class, RGB in 0..1."""
-    # Steps of the golden ratio keep the hues of neighbouring classes far apart.
+def class_color(number: int) -> tuple[float, float, float]:
+    """Return a bright color of its own for each class, RGB in 0..1."""
+    # Steps of the golden ratio keep the hues of neighboring classes far apart.
     return colorsys.hsv_to_rgb((0.1 + 0.618034 * number) % 1, 0.75, 1.0)
 
 

@@ -25,12 +25,12 @@ class Style:
 
     Attributes:
         label: what it is.
-        colour: of matplotlib.
+        color: of matplotlib.
         line: ``"-"`` or ``"--"`` for a box, ``"."`` for points that have moved, ``"o"`` for an outline.
     """
 
     label: str
-    colour: str
+    color: str
     line: str
 
 
@@ -41,12 +41,12 @@ class Bar:
     Attributes:
         label: what it is the number of.
         share: in 0..1, the length.
-        colour: of matplotlib.
+        color: of matplotlib.
     """
 
     label: str
     share: float
-    colour: str
+    color: str
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def _drawn(image: np.ndarray, closeup: Closeup) -> np.ndarray:
 
 def _bar(bar: Bar) -> np.ndarray:
     strip = np.zeros((STRIP, SIDE, 3), np.uint8)
-    colour = [round(255 * part) for part in to_rgb(bar.colour)]
+    color = [round(255 * part) for part in to_rgb(bar.color)]
     end = _BAR_FROM + round((_BAR_TO - _BAR_FROM) * bar.share)
     strip[5:-5, _BAR_FROM:_BAR_TO] = 48
-    strip[5:-5, _BAR_FROM:end] = colour
+    strip[5:-5, _BAR_FROM:end] = color
     write(strip, bar.label, 6)
     write(strip, f"{bar.share:.2f}", _BAR_TO + 8)
     return strip
@@ -129,17 +129,17 @@ def _mark(canvas: Visualizer, style: Style, corners: np.ndarray) -> None:
     """Draw a box, given by two corners (2, 2), moved points (2n, 2) or an outline (n, 2), in pixels."""
     if style.line == "o":
         x, y = np.concatenate([corners, corners[:1]]).T
-        canvas.draw_line(x, y, style.colour, linewidth=2)
+        canvas.draw_line(x, y, style.color, linewidth=2)
         return
     if style.line != ".":
-        canvas.draw_box(corners.flatten(), 1.0, style.colour, style.line)
+        canvas.draw_box(corners.flatten(), 1.0, style.color, style.line)
         return
     pairs = corners.reshape(-1, 2, 2)
     for (x0, y0), (x1, y1) in pairs:
-        canvas.draw_line([x0, x1], [y0, y1], style.colour, linewidth=1.2)
+        canvas.draw_line([x0, x1], [y0, y1], style.color, linewidth=1.2)
     for _, end in pairs:
         canvas.draw_circle(end, "black", _DOT)
-        canvas.draw_circle(end, style.colour, _DOT - 1)
+        canvas.draw_circle(end, style.color, _DOT - 1)
 
 
 def _legend(styles: Iterable[Style], width: int) -> np.ndarray:
@@ -163,7 +163,7 @@ def _legend_line(samples: Sequence[tuple[Style, int]], width: int) -> np.ndarray
             _mark(canvas, style, np.array([[x + 0.0, 12], [x + 12, 12], [x + 18, 12], [x + 28, 12]]))
         else:
             line = "-" if style.line == "o" else style.line
-            canvas.draw_line([x, x + 30], [12, 12], style.colour, line, linewidth=2.5)
+            canvas.draw_line([x, x + 30], [12, 12], style.color, line, linewidth=2.5)
     strip = canvas.output.get_image().copy()
     for style, x in samples:
         write(strip, style.label, x + _SAMPLE)

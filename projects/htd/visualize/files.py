@@ -12,7 +12,7 @@ import numpy as np
 from htd.errors import UserError
 
 _ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# Of each ending the encoder's options: lines stay sharp, and JPEGs have all colours at full resolution.
+# Of each ending the encoder's options: lines stay sharp, and JPEGs have all colors at full resolution.
 _OPTIONS = {
     ".jpg": (
         cv2.IMWRITE_JPEG_QUALITY,

@@ -22,7 +22,7 @@ def draw_input(
     Args:
         inputs: ``image`` (3, H, W), in 0..255, and maybe ``instances`` with ground truth and ``sem_seg``
             (H, W), as a mapper makes them. Of a map that was drawn from masks, of ``sem_seg_drawn_classes``
-            classes, the background is not coloured.
+            classes, the background is not colored.
         predictions: detections in the frame of ``image``.
         dataset_name: data set in Detectron2's catalogs that names the classes.
         image_format: channel order of ``image``, ``"RGB"`` or ``"BGR"``.

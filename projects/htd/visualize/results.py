@@ -13,7 +13,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from htd.errors import UserError
-from htd.segmentation import rasterised, valid_segmentation
+from htd.segmentation import rasterized, valid_segmentation
 from htd.visualize.files import make_folder, write_picture
 from htd.visualize.side_by_side import draw_side_by_side
 
@@ -103,7 +103,7 @@ def _masks(entries: list[dict], size: tuple[int, int]) -> torch.Tensor | None:
     masks = torch.zeros((len(entries), *size), dtype=torch.bool)
     for mask, segmentation in zip(masks, valid, strict=True):
         if segmentation:
-            mask.copy_(torch.from_numpy(mask_util.decode(rasterised(segmentation, size))))
+            mask.copy_(torch.from_numpy(mask_util.decode(rasterized(segmentation, size))))
     return masks
 
 

@@ -9,8 +9,8 @@ import pycocotools.mask as mask_util
 import torch
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 
-from htd.segmentation import rasterised
-from htd.visualize.canvas import beside, class_colour, class_name, finish, open_canvas
+from htd.segmentation import rasterized
+from htd.visualize.canvas import beside, class_color, class_name, finish, open_canvas
 
 NO_CLASS = 255
 
@@ -68,14 +68,14 @@ def _bitmaps(masks: BitMasks | PolygonMasks | torch.Tensor, size: tuple[int, int
     """Return a mask (H, W), 0 or 1, of each object."""
     if isinstance(masks, PolygonMasks):
         empty = np.zeros(size, np.uint8)
-        return [mask_util.decode(rasterised(parts, size)) if parts else empty for parts in masks.polygons]
+        return [mask_util.decode(rasterized(parts, size)) if parts else empty for parts in masks.polygons]
     return (masks.tensor if isinstance(masks, BitMasks) else masks).numpy()
 
 
 def _overlaid(image: np.ndarray, semantic_map: np.ndarray) -> np.ndarray:
-    """Return the image mixed in equal parts with the colours of the classes of a map (H, W)."""
-    colours = np.array([class_colour(number) for number in range(NO_CLASS + 1)]) * 255
-    mixed = ((image + colours[semantic_map]) / 2).astype(np.uint8)
+    """Return the image mixed in equal parts with the colors of the classes of a map (H, W)."""
+    colors = np.array([class_color(number) for number in range(NO_CLASS + 1)]) * 255
+    mixed = ((image + colors[semantic_map]) / 2).astype(np.uint8)
     return np.where((semantic_map == NO_CLASS)[..., None], image, mixed)
 
 
@@ -85,9 +85,9 @@ def _part(image: np.ndarray, heading: str, fields, names: Sequence[str], scores=
     if scores is not None:
         labels = [f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     canvas = open_canvas(image)
-    colours = [class_colour(k) for k in classes]
+    colors = [class_color(k) for k in classes]
     # Not by overlay_instances, which fills the holes of masks.
-    for mask, colour in zip(masks, colours, strict=False):
-        canvas.draw_binary_mask(mask, colour, area_threshold=0)
-    canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colours)
+    for mask, color in zip(masks, colors, strict=False):
+        canvas.draw_binary_mask(mask, color, area_threshold=0)
+    canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors)
     return finish(canvas, heading)

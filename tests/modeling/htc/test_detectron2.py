@@ -96,16 +96,16 @@ def test_augmentation_by_detectron2_averages_masks_of_the_mirrored_image():
 
 
 def test_polygons_train_like_bitmaps():
-    """Ground truth as Detectron2's mapper gives it by default; rasterised differently, so losses are near."""
+    """Ground truth as Detectron2's mapper gives it by default; rasterized differently, so losses are near."""
     model = build(WITHOUT_SEMANTIC)
     bitmaps = [example(2), example(1, seed=1)]
     polygons = copy.deepcopy(bitmaps)
     angle = np.linspace(0, 2 * np.pi, 100, endpoint=False)
     for item in polygons:
         boxes = item["instances"].gt_boxes.tensor.numpy()
-        centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
         circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        rings = (centre[:, None] + half[:, None] * circle).reshape(len(boxes), -1)
+        rings = (center[:, None] + half[:, None] * circle).reshape(len(boxes), -1)
         item["instances"].gt_masks = PolygonMasks([[ring] for ring in rings])
     losses, _ = seeded_losses(model, [bitmaps])
     found, _ = seeded_losses(model, [polygons])

@@ -8,7 +8,7 @@ import numpy as np
 from htd.data.toy.drawing import HEAP_LABEL, ToyImage
 from htd.data.toy.layout import TEXTURES, ToyLayout
 
-STUFF_OFFSET, UNLABELLED = 91, 255
+STUFF_OFFSET, UNLABELED = 91, 255
 _ENLARGEMENT = 4
 
 
@@ -35,19 +35,19 @@ def stuff_map(layout: ToyLayout, image: ToyImage) -> np.ndarray:
     Objects carry their category id - 1, the background 91 + its texture; the crowd region and the
     left strip of some images are 255 (no label).
     """
-    values = np.full(256, UNLABELLED, np.uint8)
+    values = np.full(256, UNLABELED, np.uint8)
     values[0] = STUFF_OFFSET + TEXTURES.index(layout.background.texture)
     for label, item in enumerate(layout.objects, start=1):
         values[label] = item.category - 1
     found = values[image.labels]
-    found[:, : layout.background.strip] = UNLABELLED
+    found[:, : layout.background.strip] = UNLABELED
     return found
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
     """Trace a mask (H, W) uint8 as COCO polygons.
 
-    The contour that OpenCV returns runs through pixel centres and so loses half a pixel on each
+    The contour that OpenCV returns runs through pixel centers and so loses half a pixel on each
     side, a tenth of a small object's area; traced on the mask enlarged four times it loses an eighth.
     """
     size = (mask.shape[1] * _ENLARGEMENT, mask.shape[0] * _ENLARGEMENT)

@@ -2,7 +2,7 @@
 
 A body with thin limbs fixes an object's box; a glyph somewhere on the body tells its class. Strength
 0 gives ordinary shapes (outline and glyph agree), strength 1 round bodies whose class stands off the
-centre in the glyph alone.
+center in the glyph alone.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def draw(layout: ToyLayout, strength: float) -> ToyImage:
     return ToyImage(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), labels)
 
 
-def glyph_centre(item: ToyObject, strength: float) -> np.ndarray:
-    """Return the centre (x, y) in pixels of an object's glyph, the place of its class evidence."""
-    centre, half = _body(item, strength)
-    # Away from the box's centre: a body at the left of its box has the glyph at its own left.
-    return centre + strength * _GLYPH_SHIFT * half * (2 * item.body_place - 1)
+def glyph_center(item: ToyObject, strength: float) -> np.ndarray:
+    """Return the center (x, y) in pixels of an object's glyph, the place of its class evidence."""
+    center, half = _body(item, strength)
+    # Away from the box's center: a body at the left of its box has the glyph at its own left.
+    return center + strength * _GLYPH_SHIFT * half * (2 * item.body_place - 1)
 
 
 @cache
@@ -92,14 +92,14 @@ def _radii(shape: str) -> np.ndarray:
     return np.where(hit, distance, np.inf).min(axis=1)
 
 
-def _outline(radii: np.ndarray, centre: np.ndarray, half: np.ndarray, angle: float = 0.0) -> np.ndarray:
+def _outline(radii: np.ndarray, center: np.ndarray, half: np.ndarray, angle: float = 0.0) -> np.ndarray:
     points = radii[:, None] * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return centre + points @ turn * half
+    return center + points @ turn * half
 
 
 def _body(item: ToyObject, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return centre (x, y) and half-sizes (a, b) of the body, in pixels."""
+    """Return center (x, y) and half-sizes (a, b) of the body, in pixels."""
     x, y, w, h = item.box
     half = ((1 - strength) * np.array([w, h]) / 2 + strength * _BODY_SHARE * min(w, h)) - 0.5
     room = np.array([w - 1, h - 1]) - 2 * half
@@ -114,27 +114,27 @@ def _fill(mask: np.ndarray, points: np.ndarray) -> None:
 def _paint(pixels: np.ndarray, labels: np.ndarray, item: ToyObject, strength: float, label: int) -> None:
     """Paint body, limbs and glyph of one object over what is there."""
     shape = CATEGORIES[item.category]
-    centre, half = _body(item, strength)
+    center, half = _body(item, strength)
     radii = (1 - strength) * _radii(shape) + strength
     body = np.zeros(labels.shape, np.uint8)
-    _fill(body, _outline(radii, centre, half))
+    _fill(body, _outline(radii, center, half))
     if strength > 0:
-        _draw_limbs(body, item, centre, thickness=3 if strength <= 0.5 else 2)
+        _draw_limbs(body, item, center, thickness=3 if strength <= 0.5 else 2)
     glyph = np.zeros(labels.shape, np.uint8)
     radius = max(_MIN_GLYPH, min(0.7 * half.min(), 0.26 * min(item.box[2:])))
-    _fill(glyph, _outline(_radii(shape), glyph_centre(item, strength), np.full(2, radius), item.glyph_angle))
-    for mask, colour in ((body, item.colour), (glyph, item.glyph_colour)):
+    _fill(glyph, _outline(_radii(shape), glyph_center(item, strength), np.full(2, radius), item.glyph_angle))
+    for mask, color in ((body, item.color), (glyph, item.glyph_color)):
         inside = mask.astype(bool)
-        pixels[inside] = colour
+        pixels[inside] = color
         labels[inside] = label
 
 
-def _draw_limbs(mask: np.ndarray, item: ToyObject, centre: np.ndarray, thickness: int) -> None:
-    """Draw a line from the body's centre to one point on each side of the box."""
+def _draw_limbs(mask: np.ndarray, item: ToyObject, center: np.ndarray, thickness: int) -> None:
+    """Draw a line from the body's center to one point on each side of the box."""
     x, y, w, h = item.box
     across, down = x + 1 + item.limb_ends * (w - 3), y + 1 + item.limb_ends * (h - 3)
     ends = [(across[0], y + 1), (across[1], y + h - 2), (x + 1, down[2]), (x + w - 2, down[3])]
-    start = tuple(int(value) for value in np.rint(centre))
+    start = tuple(int(value) for value in np.rint(center))
     for end in ends:
         cv2.line(mask, start, tuple(int(round(value)) for value in end), 1, thickness, cv2.LINE_8)
 
@@ -155,5 +155,5 @@ def _draw_background(background: Background, height: int, width: int) -> np.ndar
         share = (along % 1 - 0.5) ** 2 + (aside % 1 - 0.5) ** 2 < 0.06
     else:
         share = cv2.resize(background.grid, (width, height), interpolation=cv2.INTER_LINEAR)
-    first, second = background.colours.astype(np.float32)
+    first, second = background.colors.astype(np.float32)
     return first + np.asarray(share, np.float32)[..., None] * (second - first)

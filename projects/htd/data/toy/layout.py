@@ -24,7 +24,7 @@ class ToyObject:
     Attributes:
         category: dataset category id, a key of ``CATEGORIES``.
         box: (x, y, width, height) in pixels; the drawn object reaches all four sides.
-        colour, glyph_colour: RGB in 0..255.
+        color, glyph_color: RGB in 0..255.
         glyph_angle: rotation of the glyph in radians.
         body_place: (2,) in 0..1, where in the free room of the box the body stands.
         limb_ends: (4,) in 0..1, where on the top, bottom, left and right side a limb ends.
@@ -32,8 +32,8 @@ class ToyObject:
 
     category: int
     box: tuple[int, int, int, int]
-    colour: np.ndarray
-    glyph_colour: np.ndarray
+    color: np.ndarray
+    glyph_color: np.ndarray
     glyph_angle: float
     body_place: np.ndarray
     limb_ends: np.ndarray
@@ -41,10 +41,10 @@ class ToyObject:
 
 @dataclass(frozen=True)
 class Background:
-    """A texture of two colours; ``strip`` is the width in pixels of its unlabelled left strip."""
+    """A texture of two colors; ``strip`` is the width in pixels of its unlabeled left strip."""
 
     texture: str
-    colours: np.ndarray
+    colors: np.ndarray
     angle: float
     period: float
     phase: float
@@ -81,7 +81,7 @@ def draw_layout(seed: int, index: int) -> ToyLayout:
     count = int(rng.integers(1, 6)) * int(rng.random() >= _EMPTY_SHARE)
     with_heap = rng.random() < _CROWD_SHARE
     taken: list[tuple[int, int, int, int]] = []
-    base = background.colours[0]
+    base = background.colors[0]
     heap = _heap(rng, base, height, width, taken) if with_heap else ()
     objects = []
     for _ in range(count):
@@ -97,7 +97,7 @@ def _background(rng: np.random.Generator, width: int) -> Background:
     other = np.clip(base + rng.choice([-1, 1]) * rng.uniform(12, 40, 3), 0, 255)
     return Background(
         texture=str(rng.choice(TEXTURES)),
-        colours=np.stack([base, other]),
+        colors=np.stack([base, other]),
         angle=float(rng.uniform(0, np.pi)),
         period=float(rng.uniform(8, 24)),
         phase=float(rng.uniform(0, 1)),
@@ -108,13 +108,13 @@ def _background(rng: np.random.Generator, width: int) -> Background:
 
 def _object(rng: np.random.Generator, base: np.ndarray, category: int, box) -> ToyObject:
     shift = rng.choice([-1, 1], 3) * rng.uniform(55, 120, 3)
-    colour = base + np.where((base + shift < 0) | (base + shift > 255), -shift, shift)
+    color = base + np.where((base + shift < 0) | (base + shift > 255), -shift, shift)
     contrast = rng.uniform(110, 128, 3)
     return ToyObject(
         category=category,
         box=box,
-        colour=np.clip(colour, 0, 255),
-        glyph_colour=np.clip(colour + np.where(colour < 128, contrast, -contrast), 0, 255),
+        color=np.clip(color, 0, 255),
+        glyph_color=np.clip(color + np.where(color < 128, contrast, -contrast), 0, 255),
         glyph_angle=float(rng.uniform(-0.2, 0.2)),
         body_place=rng.random(2),
         limb_ends=rng.random(4),

@@ -82,18 +82,18 @@ def heat_map(
     return _over(cv2.cvtColor(cv2.applyColorMap(shade, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), image_rgb)
 
 
-def colour_map(colours: np.ndarray, step: np.ndarray, image_rgb: np.ndarray) -> np.ndarray:
-    """Lay the cells of a map, each in its colour, over an image.
+def color_map(colors: np.ndarray, step: np.ndarray, image_rgb: np.ndarray) -> np.ndarray:
+    """Lay the cells of a map, each in its color, over an image.
 
     Args:
-        colours: (h, w, 3) uint8; the first cell begins in the image's upper left corner.
+        colors: (h, w, 3) uint8; the first cell begins in the image's upper left corner.
         step: width and height of a cell, in pixels of the image.
         image_rgb: (H, W, 3) uint8.
 
     Returns:
         (H, W, 3) uint8.
     """
-    return _over(_spread(colours, step / 2, step, image_rgb, cv2.INTER_NEAREST), image_rgb)
+    return _over(_spread(colors, step / 2, step, image_rgb, cv2.INTER_NEAREST), image_rgb)
 
 
 def _spread(
@@ -109,6 +109,6 @@ def _spread(
     return cv2.warpAffine(cells, back, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _over(coloured: np.ndarray, image_rgb: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(coloured, _MAP_SHARE, grey, 1 - _MAP_SHARE, 0)
+def _over(colored: np.ndarray, image_rgb: np.ndarray) -> np.ndarray:
+    gray = cv2.cvtColor(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(colored, _MAP_SHARE, gray, 1 - _MAP_SHARE, 0)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from htd.modeling.cascade import MaskBranch, StagedROIHeads
 from htd.modeling.htc import FusedSemanticHead, MaskInformationFlow
-from htd.visualize.canvas import STRIP, class_colour, class_name, write
+from htd.visualize.canvas import STRIP, class_color, class_name, write
 from htd.visualize.closeup import SIDE, Closeup, Style, draw_closeups
 from htd.visualize.drawers.base import Call, Drawer, Scene, find
-from htd.visualize.drawers.frame import colour_map, heat_map, in_image, label, points_in_image
+from htd.visualize.drawers.frame import color_map, heat_map, in_image, label, points_in_image
 
 _DETECTION = Style("detection", "lime", "-")
 _OUTLINE = Style("outline of the mask", "cyan", "o")
@@ -140,22 +140,22 @@ def semantic_row(semantic: FusedSemanticHead, call: Call, scene: Scene) -> list[
     # In shares of what it is if all classes are alike.
     entropy = torch.special.entr(probabilities).sum(dim=0) / np.log(max(len(probabilities), 2))
     step = points_in_image(torch.full((2,), float(semantic.stride)), scene).numpy()
-    colours = colours_of(classes, len(probabilities))
+    colors = colors_of(classes, len(probabilities))
     boxes = [(_DETECTION, box) for box in scene.detections.pred_boxes.tensor.numpy()]
     heat = heat_map(entropy.numpy(), step / 2, step, scene.image_rgb)
     names = class_name_list(semantic, scene)
     return [
         Closeup("detections", boxes, whole=True),
-        Closeup("semantic classes", [], colour_map(colours[classes], step, scene.image_rgb), whole=True),
+        Closeup("semantic classes", [], color_map(colors[classes], step, scene.image_rgb), whole=True),
         Closeup(f"their entropy, up to {float(entropy.max()):.2f} of the most", [], heat, whole=True),
-        Closeup("commonest classes", [], legend(classes, colours, names), whole=True),
+        Closeup("commonest classes", [], legend(classes, colors, names), whole=True),
     ]
 
 
-def colours_of(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return colours (K, 3) uint8 of which those of the commonest classes of a map (h, w) differ most."""
+def colors_of(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return colors (K, 3) uint8 of which those of the commonest classes of a map (h, w) differ most."""
     ranks = np.argsort(_by_share(classes, num_classes)[0])
-    return np.uint8([[round(255 * part) for part in class_colour(int(rank))] for rank in ranks])
+    return np.uint8([[round(255 * part) for part in class_color(int(rank))] for rank in ranks])
 
 
 def class_name_list(semantic: FusedSemanticHead, scene: Scene) -> list[str]:
@@ -164,23 +164,23 @@ def class_name_list(semantic: FusedSemanticHead, scene: Scene) -> list[str]:
     return [*scene.class_names, "background"] if is_of_objects else []
 
 
-def legend(classes: np.ndarray, colours: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def legend(classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Return a square that names the commonest classes of a map.
 
     Args:
         classes: (h, w), of each cell.
-        colours: (K, 3) uint8.
+        colors: (K, 3) uint8.
         names: by class; a class beyond them is shown by its number.
 
     Returns:
-        (SIDE, SIDE, 3) uint8: of each class the colour, the name and its share of the cells.
+        (SIDE, SIDE, 3) uint8: of each class the color, the name and its share of the cells.
     """
-    order, shares = _by_share(classes, len(colours))
+    order, shares = _by_share(classes, len(colors))
     order = order[: np.count_nonzero(shares)]
     square = np.zeros((SIDE, SIDE, 3), np.uint8)
     strips = square[: SIDE // STRIP * STRIP].reshape(-1, STRIP, SIDE, 3)
     for strip, k in zip(strips, order[:_COMMONEST], strict=False):
-        strip[4:-4, 6:36] = colours[k]
+        strip[4:-4, 6:36] = colors[k]
         write(strip, f"{shares[k]:.1%}", 48)
         write(strip, class_name(int(k), names), 116)
     if len(order) > _COMMONEST:

@@ -1,4 +1,4 @@
-"""Draws where HTD looks: level weights and border ring of regression, graph neighbours of classification.
+"""Draws where HTD looks: level weights and border ring of regression, graph neighbors of classification.
 
 Symbols: R RoIs of the image, P of them that are regressed, n of one level, L levels, S side of the pooled
 map. Boxes are XYXY.
@@ -24,11 +24,11 @@ from htd.visualize.drawers.regions import row_of, sources
 
 _DETECTION, _ROI = Style("detection", "lime", "-"), Style("its RoI", "white", "-")
 _RING = Style("bins of the border ring (finest level)", "cyan", ".")
-_NEIGHBOURS = tuple(
-    Style(f"neighbour {rank}", colour, "--")
-    for rank, colour in enumerate(("orange", "magenta", "yellow", "red"), 1)
+_NEIGHBORS = tuple(
+    Style(f"neighbor {rank}", color, "--")
+    for rank, color in enumerate(("orange", "magenta", "yellow", "red"), 1)
 )
-_WEIGHT, _OTHERS = "deepskyblue", "grey"
+_WEIGHT, _OTHERS = "deepskyblue", "gray"
 
 
 class Regressed(NamedTuple):
@@ -52,7 +52,7 @@ class Regressed(NamedTuple):
 
 
 class HTDDrawer(Drawer):
-    """The RoIs of the best detections: what regression reads of each above, its neighbours below.
+    """The RoIs of the best detections: what regression reads of each above, its neighbors below.
 
     A model is drawn if the head of some stage has a :class:`htd.modeling.htd.LevelWeightedTerm`, a
     :class:`htd.modeling.htd.BorderTerm` or a :class:`htd.modeling.htd.ProposalGraph`; of several such stages
@@ -93,7 +93,7 @@ class HTDDrawer(Drawer):
         if "graph" in calls:
             call, convention = calls["graph"][-1], seen.context.convention
             found = ((row_of(call.inputs[1].boxes, seen.boxes[row]), d) for row, d in shown.items())
-            rows.append([_neighbourhood(call, row, d, scene, convention) for row, d in found])
+            rows.append([_neighborhood(call, row, d, scene, convention) for row, d in found])
         return draw_closeups(scene.image_rgb, rows)
 
     def _looked(
@@ -154,19 +154,17 @@ def graph_weights(call: Call, row: int) -> tuple[Tensor, Tensor]:
     return rows, mixed[(rows == row).nonzero()[0, 0]]
 
 
-def _neighbourhood(
-    call: Call, row: int, detection: int, scene: Scene, convention: ContinuousBoxes
-) -> Closeup:
+def _neighborhood(call: Call, row: int, detection: int, scene: Scene, convention: ContinuousBoxes) -> Closeup:
     """Return the whole image with the RoI of a row and those that count most for it."""
     rois: RoIs = call.inputs[1]
     rows, weights = graph_weights(call, row)
     shares, order = (weights / weights.sum()).sort(descending=True, stable=True)
-    best = rows[order[: len(_NEIGHBOURS)]]
+    best = rows[order[: len(_NEIGHBORS)]]
     boxes = in_image(rois.boxes[[row, *best.tolist()]], scene, convention).numpy()
-    bars = [Bar(s.label, float(x), s.colour) for s, x in zip(_NEIGHBOURS, shares, strict=False)]
-    bars += [Bar("none", 0.0, _OTHERS)] * (len(_NEIGHBOURS) - len(bars))
+    bars = [Bar(s.label, float(x), s.color) for s, x in zip(_NEIGHBORS, shares, strict=False)]
+    bars += [Bar("none", 0.0, _OTHERS)] * (len(_NEIGHBORS) - len(bars))
     rest = len(rows) - len(best)
     bars.append(Bar(f"{rest} others", float(shares[len(best) :].sum()), _OTHERS))
-    marks = [*zip(_NEIGHBOURS, boxes[1:], strict=False), (_ROI, boxes[0])]
+    marks = [*zip(_NEIGHBORS, boxes[1:], strict=False), (_ROI, boxes[0])]
     heading = f"{label(scene, detection)}: graph of {len(rows)} RoIs"
     return Closeup(heading, marks, whole=True, bars=bars)

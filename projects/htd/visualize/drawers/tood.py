@@ -23,8 +23,8 @@ _BEFORE = Style("box before alignment", "white", "--")
 _ALIGNED = Style("aligned box", "lime", "-")
 _PRIOR = Style("prior", "white", ".")
 _SIDES = tuple(
-    Style(f"{side} side: where it is read", colour, ".")
-    for side, colour in (("left", "orange"), ("upper", "cyan"), ("right", "magenta"), ("lower", "yellow"))
+    Style(f"{side} side: where it is read", color, ".")
+    for side, color in (("left", "orange"), ("upper", "cyan"), ("right", "magenta"), ("lower", "yellow"))
 )
 
 

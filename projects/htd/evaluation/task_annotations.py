@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 TASKS = ("bbox", "segm")
 
 
-class GroundTruth:
+class TaskAnnotations:
     """The objects of an annotation file that a model is to find, by task.
 
     An object without a valid mask (``htd.segmentation``) is demanded by ``bbox`` but not by ``segm``, in
