@@ -21,8 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from htd.checkpoint import find_unconverted
-from htd.data import read_categories, read_classes
-from htd.data.reader import read_image
+from htd.data import read_categories, read_classes, read_image
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.config import build, load_config
 from htd.engine.config.own_data import class_counts

@@ -58,7 +58,7 @@ def test_images(leaf):
     # Boxes are given in the convention of the model.
     legacy = SYSTEMS[leaf].legacy
     name = data.train.mapper.augmentations[0]._target_.__name__
-    assert name == ("InclusiveResizeCV2" if legacy else "ResizeCV2")
+    assert name == "ResizeCV2"
     assert isinstance(instantiate(data.train.mapper).convention, InclusiveBoxes) == legacy
     assert data.train.dataset.filter_empty and data.train.mapper.image_format == "RGB"
     if open_images:

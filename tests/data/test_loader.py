@@ -1,10 +1,9 @@
-"""Order, seeding and sharing of samples in the loaders."""
+"""Seeding, sharing and resuming of samples in the loaders."""
 
 import itertools
 import pickle
 import random
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +11,15 @@ import torch
 from detectron2.data.transforms import RandomFlip
 from detectron2.utils import comm
 
-from htd.data import CachedReader, DetectionMapper, ResizeCV2, build_test_loader, build_train_loader
+from htd.data import (
+    CachedReader,
+    ClassAwareOrder,
+    DetectionMapper,
+    ResizeCV2,
+    build_test_loader,
+    build_train_loader,
+)
 from htd.data.loader import _Items, seeded
-from htd.data.sampling import aspect_groups, batches_from, grouped_batches, sample_stream
 from htd.errors import UserError
 
 RECORDS = [{"number": k, "height": 10, "width": 20 if k % 3 else 5} for k in range(11)]
@@ -46,43 +51,6 @@ def evaluation_loader(records=RECORDS, **options):
 def as_rank(monkeypatch, rank, world_size):
     monkeypatch.setattr(comm, "get_rank", lambda: rank)
     monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
-
-
-def test_every_epoch_holds_every_image_once():
-    indices = [index for _, index in itertools.islice(sample_stream(5, 0, 0, 1), 20)]
-    epochs = [indices[k : k + 5] for k in range(0, 20, 5)]
-    assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 1
-
-
-@pytest.mark.parametrize("groups", [[0] * 5, [1] * 5, [0, 1, 1, 0, 1]])
-@pytest.mark.parametrize("rank, world_size", [(0, 1), (2, 3)])
-def test_batches_from_a_step_on_are_those_of_a_whole_run(rank, world_size, groups):
-    stream = partial(sample_stream, 5, 7, rank, world_size)
-    whole = take(grouped_batches(stream(0), 3, groups), 20)
-    for step in (0, 1, 9):
-        assert take(batches_from(step, stream, 3, groups), 11) == whole[step : step + 11]
-
-
-def test_of_one_group_no_earlier_sample_is_drawn():
-    starts = []
-    list(batches_from(7, lambda start: starts.append(start) or iter([]), 3, [1, 1]))
-    assert starts == [21]
-
-
-@pytest.mark.parametrize("size, world_size", [(5, 2), (5, 3), (2, 5), (1, 4)])
-def test_ranks_share_the_positions_of_one_stream(size, world_size):
-    whole = list(itertools.islice(sample_stream(size, 7, 0, 1), 6 * world_size))
-    for rank in range(world_size):
-        share = list(itertools.islice(sample_stream(size, 7, rank, world_size), 6))
-        assert share == whole[rank::world_size]
-
-
-def test_batches_hold_one_group_in_the_order_of_the_stream():
-    stream = list(enumerate([0, 1, 2, 3, 4, 5, 6]))
-    batches = list(grouped_batches(stream, 2, [0, 1, 1, 0, 0, 1, 1]))
-    assert batches == [[(1, 1), (2, 2)], [(0, 0), (3, 3)], [(5, 5), (6, 6)]]
-    assert aspect_groups([{"width": 2, "height": 1}, {"width": 1, "height": 1}]) == [1, 0]
 
 
 @pytest.mark.parametrize("grouping", [True, False])
@@ -199,7 +167,7 @@ def test_workers_can_be_started_by_spawn():
 
 def test_a_batch_that_cannot_be_shared(monkeypatch):
     as_rank(monkeypatch, 0, 2)
-    with pytest.raises(UserError, match="total_batch_size=3 .* by 2 processes"):
+    with pytest.raises(UserError, match="total_batch_size=3 .* 2 processes"):
         train_loader()
     with pytest.raises(UserError, match="total_batch_size=0"):
         train_loader(total_batch_size=0)
@@ -224,3 +192,13 @@ def test_test_images_are_shared_out_once(monkeypatch, images, world_size):
         found.update(numbers)
         sizes.append(len(numbers))
     assert found == Counter(range(images)) and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("grouping", [True, False])
+def test_class_aware_sampling_goes_on_where_it_stopped(grouping):
+    records = [record | {"annotations": [{"category_id": k % 3}]} for k, record in enumerate(RECORDS)]
+    options = {"aspect_ratio_grouping": grouping, "sample_order": ClassAwareOrder(3), "seed": 5}
+    expected = take(train_loader(records, **options), 60)
+    resumed = train_loader(records, **options)
+    resumed.set_start(52)
+    assert take(resumed, 8) == expected[52:]

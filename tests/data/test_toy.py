@@ -8,8 +8,7 @@ import pycocotools.mask as mask_util
 import pytest
 
 from htd.data.toy import CATEGORIES, make_toy_data
-from htd.data.toy.annotation import annotations, polygons, run_lengths, stuff_map
-from htd.data.toy.drawing import HEAP_LABEL, draw, glyph_center
+from htd.data.toy.drawing import HEAP_LABEL, annotations, draw, glyph_center, polygons, run_lengths, stuff_map
 from htd.data.toy.layout import TEXTURES, draw_layout
 from htd.errors import UserError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from htd.data.toy.annotation import run_lengths
+from htd.data.toy.drawing import run_lengths
 from htd.segmentation import rasterized, valid_segmentation
 
 SIZE = (40, 30)

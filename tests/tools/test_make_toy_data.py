@@ -34,7 +34,7 @@ def test_a_folder_that_cannot_be_made(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere" / "folder")
     for output in ("file/x", "file/x/y", "gone/x"):
-        with pytest.raises(UserError, match=f"{output} cannot be made .*; name one that can be written"):
+        with pytest.raises(UserError, match=f"{output} cannot be made"):
             run(monkeypatch, "--output", tmp_path / output, "--train", 3, "--val", 2)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "gone"}
 

@@ -31,5 +31,5 @@ def add_instance_maps(dataloader, folder):
 
 
 def use_inclusive_boxes(dataloader):
-    """Clip boxes by their first and last pixels; a resize in the mapper has to be InclusiveResizeCV2."""
+    """Resize and clip the boxes of the training data by their first and last pixels."""
     dataloader.train.mapper.convention = L(InclusiveBoxes)()

@@ -22,27 +22,23 @@ from htd.errors import UserError
 def shared(dataset: Sequence[dict]) -> DatasetFromList:
     """Return a data set of which all workers share one copy.
 
-    A list is serialized, once. Another sequence, which makes its dictionaries when they are asked for, stays
-    as it is; it should keep them in arrays.
+    A list is serialized once. Other sequences, which make their dictionaries on demand, stay as they are.
     """
     return DatasetFromList(dataset, copy=False, serialize=isinstance(dataset, list))
 
 
 class TrainLoader:
-    """Batches of mapped training images, for ever, in an order that follows from the seed alone.
+    """Batches of mapped training images, forever, in an order that follows from the seed alone.
 
     Sample p of the run is the same image with the same augmentation whatever the number of workers,
     and iteration does not touch the global random generators. So a run continues by calling
     ``set_start`` with the number of steps already made.
 
     Args:
-        dataset: dictionaries with ``height`` and ``width``, see :func:`shared`.
-        mapper: maps a dictionary to a model input.
-        batch_size: images a batch on this rank.
-        num_workers: loader processes; 0 loads in this one.
+        dataset, mapper, num_workers, seed: see :func:`build_train_loader`.
+        batch_size: images per batch on this rank.
         groups: group of each image; a batch holds images of one group.
         stream: gives the samples of each rank in their order.
-        seed: seed of the augmentation.
     """
 
     def __init__(
@@ -67,7 +63,7 @@ class TrainLoader:
 
     @property
     def iterations_an_epoch(self) -> int:
-        """Steps that show as many images as there are, over all ranks; the last is counted whole."""
+        """Steps, rounded up, that show as many images as there are, over all ranks."""
         return math.ceil(len(self.dataset) / (self.batch_size * comm.get_world_size()))
 
     def set_start(self, step: int) -> None:
@@ -81,18 +77,11 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         items = _Items(self.dataset, self.mapper, self.seed)
-        for batch in _data_loader(items, self.num_workers, batch_sampler=self.batches()):
-            yield _checked(batch)
+        yield from _mapped_batches(items, self.num_workers, self.batches())
 
 
 class EvaluationLoader:
-    """Mapped test images, one a batch, each image on exactly one rank.
-
-    Args:
-        dataset: dictionaries, see :func:`shared`.
-        mapper: maps a dictionary to a model input.
-        num_workers: loader processes; 0 loads in this one.
-    """
+    """Mapped test images, one per batch, each image on exactly one rank; see :func:`build_test_loader`."""
 
     def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict], *, num_workers: int):
         self.dataset = shared(dataset)
@@ -100,7 +89,7 @@ class EvaluationLoader:
         self.num_workers = num_workers
 
     def _share(self) -> range:
-        """Return the image indices of this rank: even shares, some empty where images are few."""
+        """Return the image indices of this rank; a share is empty where images are fewer than ranks."""
         rank, world_size, size = comm.get_rank(), comm.get_world_size(), len(self.dataset)
         return range(size * rank // world_size, size * (rank + 1) // world_size)
 
@@ -109,9 +98,7 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         samples = [[(index, index)] for index in self._share()]
-        items = _Items(self.dataset, self.mapper, seed=0)
-        for batch in _data_loader(items, self.num_workers, batch_sampler=samples):
-            yield _checked(batch)
+        yield from _mapped_batches(_Items(self.dataset, self.mapper, seed=0), self.num_workers, samples)
 
 
 def build_train_loader(
@@ -127,10 +114,10 @@ def build_train_loader(
     """Build the training loader of this rank.
 
     Args:
-        dataset: dictionaries in Detectron2's format.
+        dataset: dictionaries in Detectron2's format, see :func:`shared`.
         mapper: maps a dictionary to a model input.
-        total_batch_size: images a step over all ranks.
-        num_workers: loader processes of each rank.
+        total_batch_size: images per step over all ranks.
+        num_workers: loader processes of each rank; 0 loads in the process itself.
         aspect_ratio_grouping: fill a batch with either wide or high images, which pad less.
         sample_order: makes the order of the samples from the dictionaries and the seed, such as
             :class:`htd.data.ClassAwareOrder`; by default each image comes once an epoch.
@@ -142,17 +129,15 @@ def build_train_loader(
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
         raise UserError(
-            f"dataloader.train.total_batch_size={total_batch_size} cannot be shared evenly by {world_size} "
-            "processes; take a multiple of their number"
+            f"dataloader.train.total_batch_size={total_batch_size} is not a multiple of the {world_size} "
+            "processes"
         )
-    groups = aspect_groups(dataset) if aspect_ratio_grouping else [0] * len(dataset)
-    batch_size = total_batch_size // world_size
     return TrainLoader(
         dataset,
         mapper,
-        batch_size=batch_size,
+        batch_size=total_batch_size // world_size,
         num_workers=num_workers,
-        groups=groups,
+        groups=aspect_groups(dataset) if aspect_ratio_grouping else [0] * len(dataset),
         stream=(sample_order or each_image_once)(dataset, seed),
         seed=seed,
     )
@@ -203,16 +188,21 @@ class _Items(Dataset):
                 return error
 
 
-def _data_loader(items: _Items, num_workers: int, batch_sampler) -> DataLoader:
+def _mapped_batches(items: _Items, num_workers: int, samples) -> Iterator[list[dict]]:
     # Its own generator: otherwise each new iterator would draw from torch's global one.
-    return DataLoader(
+    loader = DataLoader(
         items,
-        batch_sampler=batch_sampler,
+        batch_sampler=samples,
         num_workers=num_workers,
         collate_fn=_as_list,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
+    for batch in loader:
+        for item in batch:
+            if isinstance(item, UserError):
+                raise item
+        yield batch
 
 
 def _as_list(batch: list) -> list:
@@ -220,12 +210,5 @@ def _as_list(batch: list) -> list:
 
 
 def _start_worker(worker_id: int) -> None:
-    # One core a worker, as torch sets it for itself.
+    # One core per worker, as torch sets it for itself.
     cv2.setNumThreads(0)
-
-
-def _checked(batch: list) -> list[dict]:
-    for item in batch:
-        if isinstance(item, UserError):
-            raise item
-    return batch

@@ -14,16 +14,13 @@ import numpy as np
 import pycocotools.mask as mask_util
 from tqdm import tqdm
 
-from htd.data.coco import annotations_by_image
-from htd.data.coco_file import CocoFile, read_coco
-from htd.data.semantic import png_header
-from htd.data.semantic_files import RECORD, fingerprint, map_path, read_record
+from htd.data.coco import CocoFile, annotations_by_image, read_coco
+from htd.data.semantic import RECORD, fingerprint, map_path, png_header, read_record
 from htd.errors import UserError
 from htd.segmentation import rasterized
 
 _LOGGER = logging.getLogger(__name__)
 _IGNORE, _FORMAT = 255, 1
-_MAKE_ROOM = "; make room, then call this again: it goes on where it stopped"
 
 
 def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
@@ -31,12 +28,12 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
 
     The map of ``sub/name.jpg`` is ``sub/name.png``. Pixel values are the classes 0..K-1 in the order of
     the category ids and K for the background. Crowd regions are 255, no class; objects lie above them, and
-    smaller objects above larger ones. Maps that are there already are left as they are: each appears at
-    once, under its final name, and the folder notes what its maps were drawn from.
+    smaller objects above larger ones. Maps that exist already are kept: each is written as a whole or not at
+    all, and the folder records what its maps were drawn from.
 
     Args:
         json_file: annotations with polygons or RLEs.
-        output: folder of the maps; made if it is not there.
+        output: folder of the maps; made if it does not exist.
 
     Returns:
         The folder.
@@ -47,13 +44,19 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
             it cannot be written.
     """
     if not str(output):
-        raise UserError("semantic maps: the name of the folder to write (--output) is empty; give one")
+        raise UserError("semantic maps: the name of the output folder is empty; give one (--output)")
     path, output = Path(json_file).absolute(), Path(output)
     content = read_coco(path)
     paths = _paths(content, output)
     skipped: Counter = Counter()
     annotations = annotations_by_image(content, masks=True, skipped=skipped)
-    _check(content, annotations)
+    if len(content.names) > _IGNORE - 1:
+        raise UserError(
+            f"annotation file {path} has {len(content.names)} classes; semantic maps of 8 bits hold at most "
+            "254 beside the background"
+        )
+    if not annotations:
+        raise UserError(f"annotation file {path} has no object with a valid mask to draw")
     record = {"format": _FORMAT, "annotation_file": path.name, "sha256": fingerprint(path)}
     record["classes"] = list(content.names.values())
     try:
@@ -67,7 +70,8 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
                 values = semantic_map(annotations.get(image["id"], []), size, background=len(content.names))
                 _write(paths[image["id"]], cv2.imencode(".png", values)[1].tobytes())
     except OSError as error:
-        cure = _MAKE_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "; make room and repeat the command: it goes on where it stopped" if full else ""
         raise UserError(f"semantic maps: folder {output} cannot be written ({error}){cure}") from error
     left_out = "".join(f"; left out {count} {what}" for what, count in skipped.items())
     _LOGGER.info("%s: %d maps drawn, %d were there%s", output, len(paths) - kept, kept, left_out)
@@ -86,17 +90,12 @@ def semantic_map(annotations: list[dict], size: tuple[int, int], background: int
         (H, W) uint8.
     """
     values = np.full(size, background, np.uint8)
-    drawn = [(item, rasterized(item["segmentation"], size)) for item in annotations]
+    with_masks = [(item, rasterized(item["segmentation"], size)) for item in annotations]
     # Crowds first, then from the largest to the smallest; later ones hide earlier ones.
-    drawn.sort(key=_order)
-    for item, mask in drawn:
+    with_masks.sort(key=lambda pair: (not pair[0]["iscrowd"], -int(mask_util.area(pair[1]))))
+    for item, mask in with_masks:
         values[mask_util.decode(mask).astype(bool)] = _IGNORE if item["iscrowd"] else item["category_id"]
     return values
-
-
-def _order(drawn: tuple[dict, dict]) -> tuple[bool, int]:
-    item, mask = drawn
-    return not item["iscrowd"], -int(mask_util.area(mask))
 
 
 def _paths(content: CocoFile, output: Path) -> dict:
@@ -108,31 +107,16 @@ def _paths(content: CocoFile, output: Path) -> dict:
         if inside.split(os.sep)[0] == os.pardir:
             raise UserError(
                 f"annotation file {content.path}: the semantic map of file_name {image['file_name']!r} would "
-                f"lie outside of {output}; write the file names without '..', from a folder that holds all "
-                "images"
+                f"lie outside of {output}; write the file names without '..'"
             )
-        path = map_path(output, image["file_name"])
         if inside in names:
             raise UserError(
                 f"annotation file {content.path}: images {names[inside]} and {image['file_name']} would "
-                f"share the semantic map {path}; rename one of them"
+                f"share the semantic map {output / inside}; rename one of them"
             )
         names[inside] = image["file_name"]
-        paths[image["id"]] = path
+        paths[image["id"]] = map_path(output, image["file_name"])
     return paths
-
-
-def _check(content: CocoFile, annotations: dict) -> None:
-    if len(content.names) > _IGNORE - 1:
-        raise UserError(
-            f"annotation file {content.path} has {len(content.names)} classes; semantic maps of 8 bits hold "
-            "at most 254 beside the background"
-        )
-    if not annotations:
-        raise UserError(
-            f"annotation file {content.path} has no object with a valid mask to draw; a config that needs "
-            "boxes only is configs/htc/htc_box_r50_fpn_1x.py"
-        )
 
 
 def _claim(output: Path, record: dict) -> None:
@@ -140,17 +124,15 @@ def _claim(output: Path, record: dict) -> None:
     if output.is_file():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(output))
     output.mkdir(parents=True, exist_ok=True)
-    found = read_record(output)
-    if found is None and any(path.name != f"{RECORD}.part" for path in output.iterdir()):
-        raise UserError(
-            f"semantic maps: folder {output} holds files of another origin; name one that is new or empty"
-        )
-    if found is None:
+    present = read_record(output)
+    if present is None:
+        if any(path.name != f"{RECORD}.part" for path in output.iterdir()):
+            raise UserError(f"semantic maps: folder {output} holds other files; name a new or empty one")
         _write(output / RECORD, json.dumps(record).encode())
-    elif found != record:
+    elif present != record:
         raise UserError(
             f"semantic maps: folder {output} holds maps drawn from another file, or another state, of "
-            f"{found['annotation_file']}; remove it or name another folder"
+            f"{present['annotation_file']}; remove it or name another folder"
         )
 
 
@@ -158,14 +140,13 @@ def _is_drawn(path: Path, size: tuple[int, int]) -> bool:
     """Return whether a file is an 8-bit gray PNG of that size."""
     try:
         with path.open("rb") as file:
-            header = png_header(file.read(64))
+            return png_header(file.read(64)) == (size, 8, 0)
     except FileNotFoundError:
         return False
-    return header == (size, 8, 0)
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all."""
+    """Write a file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
     partial.write_bytes(data)

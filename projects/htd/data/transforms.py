@@ -1,4 +1,4 @@
-"""OpenCV's bilinear resize as a Detectron2 augmentation."""
+"""OpenCV's bilinear resize as a Detectron2 augmentation, with boxes in the convention of the mapper."""
 
 from __future__ import annotations
 
@@ -7,10 +7,56 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from detectron2.data.transforms import Augmentation
+from detectron2.data.transforms import AugInput, Augmentation
 from fvcore.transforms.transform import Transform
 
-from htd.layers import as_areas, as_pixels
+from htd.layers import ContinuousBoxes, InclusiveBoxes, as_areas, as_pixels
+
+
+class ResizeCV2(Augmentation):
+    """Resize an image, keeping its ratio, so that it fits into (short side, long side).
+
+    The counterpart of Detectron2's ``ResizeShortestEdge``, which resizes with Pillow and so smooths
+    when it shrinks. The published models were trained and tested with OpenCV's bilinear rule on
+    uint8 images; the scale is min(long / longer side, short / shorter side) and a new side is
+    int(side * scale + 0.5).
+
+    Args:
+        short_edge_length: one length in pixels, or several.
+        max_size: largest length of the longer side in pixels.
+        sample_style: with several lengths, ``"choice"`` takes one of them, ``"range"`` a random
+            integer between the first and the last, both included.
+    """
+
+    def __init__(self, short_edge_length: int | Sequence[int], max_size: int, sample_style: str = "choice"):
+        super().__init__()
+        lengths = [short_edge_length] if isinstance(short_edge_length, int) else list(short_edge_length)
+        if sample_style not in ("choice", "range"):
+            raise ValueError(f"sample_style is {sample_style!r}; it has to be 'choice' or 'range'")
+        if sample_style == "range" and len(lengths) not in (1, 2):
+            raise ValueError(f"sample_style 'range' takes the smallest and the largest length, not {lengths}")
+        self.short_edge_length, self.max_size, self.sample_style = lengths, max_size, sample_style
+
+    def __call__(self, aug_input: AugInput) -> Transform:
+        """Resize an input in place; one of :class:`htd.data.DetectionMapper` says how boxes are moved."""
+        transform = self.get_transform(aug_input.image, getattr(aug_input, "box_convention", None))
+        aug_input.transform(transform)
+        return transform
+
+    def get_transform(
+        self, image: np.ndarray, convention: ContinuousBoxes | None = None
+    ) -> CV2ResizeTransform:
+        """Draw a length from NumPy's global generator and return the resize of ``image`` (H, W, C)."""
+        height, width = image.shape[:2]
+        if self.sample_style == "range":
+            length = np.random.randint(self.short_edge_length[0], self.short_edge_length[-1] + 1)
+        else:
+            length = np.random.choice(self.short_edge_length)
+        scale = min(self.max_size / max(height, width), float(length) / min(height, width))
+        new_height, new_width = (max(int(side * scale + 0.5), 1) for side in (height, width))
+        if isinstance(convention, InclusiveBoxes):
+            return InclusiveResizeTransform(height, width, new_height, new_width, scale=scale)
+        return CV2ResizeTransform(height, width, new_height, new_width)
 
 
 class CV2ResizeTransform(Transform):
@@ -50,15 +96,15 @@ class CV2ResizeTransform(Transform):
 
 
 class InclusiveResizeTransform(CV2ResizeTransform):
-    """Resize under which boxes are multiplied as pairs of pixels, the first and the last of a box.
+    """Resize that multiplies the numbers of a box's first and last pixels by one factor.
 
-    A box from pixel a to pixel b then ends with pixel b * scale; it covers (b - a) * scale + 1 pixels,
-    where the area from a to b + 1 that it is kept as would become (b - a + 1) * scale of them. Images, label
-    maps, points and polygons move as under :class:`CV2ResizeTransform`.
+    A box from pixel a to pixel b then covers (b - a) * scale + 1 pixels, where the area from a to b + 1
+    would become (b - a + 1) * scale of them. Images, label maps, points and polygons move as in
+    :class:`CV2ResizeTransform`.
 
     Args:
         height, width, new_height, new_width: as in :class:`CV2ResizeTransform`.
-        scale: factor of the pixels' numbers, the same for both axes, whatever the new sides are rounded to.
+        scale: the factor of both axes, whatever the new sides are rounded to.
     """
 
     def __init__(self, height: int, width: int, new_height: int, new_width: int, *, scale: float):
@@ -74,56 +120,3 @@ class InclusiveResizeTransform(CV2ResizeTransform):
         """Return the resize back to the old size."""
         sizes = self.new_height, self.new_width, self.height, self.width
         return InclusiveResizeTransform(*sizes, scale=1 / self.scale)
-
-
-class ResizeCV2(Augmentation):
-    """Resize an image, keeping its ratio, so that it fits into (short side, long side).
-
-    The counterpart of Detectron2's ``ResizeShortestEdge``, which resizes with Pillow and so smooths
-    when it shrinks. The published models were trained and tested with OpenCV's bilinear rule on
-    uint8 images; the scale is min(long / longer side, short / shorter side) and a new side is
-    int(side * scale + 0.5).
-
-    Args:
-        short_edge_length: one length in pixels, or several.
-        max_size: largest length of the longer side in pixels.
-        sample_style: with several lengths, ``"choice"`` takes one of them, ``"range"`` a random
-            integer between the first and the last, both included.
-    """
-
-    def __init__(self, short_edge_length: int | Sequence[int], max_size: int, sample_style: str = "choice"):
-        super().__init__()
-        lengths = [short_edge_length] if isinstance(short_edge_length, int) else list(short_edge_length)
-        if sample_style not in ("choice", "range"):
-            raise ValueError(f"sample_style must be 'choice' or 'range', not {sample_style!r}")
-        if sample_style == "range" and len(lengths) not in (1, 2):
-            raise ValueError(f"sample_style 'range' takes the smallest and the largest length, not {lengths}")
-        self.short_edge_length, self.max_size, self.sample_style = lengths, max_size, sample_style
-
-    def get_transform(self, image: np.ndarray) -> CV2ResizeTransform:
-        """Draw a length from NumPy's global generator and return the resize of ``image`` (H, W, C)."""
-        sizes, _ = self.draw(*image.shape[:2])
-        return CV2ResizeTransform(*sizes)
-
-    def draw(self, height: int, width: int) -> tuple[tuple[int, int, int, int], float]:
-        """Draw a length; return height, width, new height and new width, and the scale before rounding."""
-        if self.sample_style == "range":
-            length = np.random.randint(self.short_edge_length[0], self.short_edge_length[-1] + 1)
-        else:
-            length = np.random.choice(self.short_edge_length)
-        scale = min(self.max_size / max(height, width), float(length) / min(height, width))
-        new_height, new_width = (max(int(side * scale + 0.5), 1) for side in (height, width))
-        return (height, width, new_height, new_width), scale
-
-
-class InclusiveResizeCV2(ResizeCV2):
-    """``ResizeCV2`` for detectors whose boxes name their first and last pixels.
-
-    Those multiply both numbers by the one scale: see :class:`InclusiveResizeTransform`. Arguments and
-    images are those of ``ResizeCV2``; the mapper has to clip in the same convention.
-    """
-
-    def get_transform(self, image: np.ndarray) -> InclusiveResizeTransform:
-        """Draw a length from NumPy's global generator and return the resize of ``image`` (H, W, C)."""
-        sizes, scale = self.draw(*image.shape[:2])
-        return InclusiveResizeTransform(*sizes, scale=scale)

@@ -1,16 +1,53 @@
-"""Class-aware sampling: the published order, its remedy for empty classes, ranks, resuming."""
+"""The order of samples: positions, ranks, batches of one group, and class-aware sampling."""
 
 import itertools
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
-from detectron2.utils import comm
 
-from htd.data import ClassAwareOrder, UniformDraw, build_train_loader
-from htd.data.class_aware import FirstOfPermutation, epoch_order
+from htd.data import ClassAwareOrder, FirstOfPermutation, UniformDraw
+from htd.data.sampling import aspect_groups, batches_from, epoch_order, grouped_batches, sample_stream
 from htd.errors import UserError
 from tests.recorded import arrays
+
+
+def test_every_epoch_holds_every_image_once():
+    indices = [index for _, index in itertools.islice(sample_stream(5, 0, 0, 1), 20)]
+    epochs = [indices[k : k + 5] for k in range(0, 20, 5)]
+    assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize("groups", [[0] * 5, [1] * 5, [0, 1, 1, 0, 1]])
+@pytest.mark.parametrize("rank, world_size", [(0, 1), (2, 3)])
+def test_batches_from_a_step_on_are_those_of_a_whole_run(rank, world_size, groups):
+    stream = partial(sample_stream, 5, 7, rank, world_size)
+    whole = list(itertools.islice(grouped_batches(stream(0), 3, groups), 20))
+    for step in (0, 1, 9):
+        assert list(itertools.islice(batches_from(step, stream, 3, groups), 11)) == whole[step : step + 11]
+
+
+def test_of_one_group_no_earlier_sample_is_drawn():
+    starts = []
+    list(batches_from(7, lambda start: starts.append(start) or iter([]), 3, [1, 1]))
+    assert starts == [21]
+
+
+@pytest.mark.parametrize("size, world_size", [(5, 2), (5, 3), (2, 5), (1, 4)])
+def test_ranks_share_the_positions_of_one_stream(size, world_size):
+    whole = list(itertools.islice(sample_stream(size, 7, 0, 1), 6 * world_size))
+    for rank in range(world_size):
+        share = list(itertools.islice(sample_stream(size, 7, rank, world_size), 6))
+        assert share == whole[rank::world_size]
+
+
+def test_batches_hold_one_group_in_the_order_of_the_stream():
+    stream = list(enumerate([0, 1, 2, 3, 4, 5, 6]))
+    batches = list(grouped_batches(stream, 2, [0, 1, 1, 0, 0, 1, 1]))
+    assert batches == [[(1, 1), (2, 2)], [(0, 0), (3, 3)], [(5, 5), (6, 6)]]
+    assert aspect_groups([{"width": 2, "height": 1}, {"width": 1, "height": 1}]) == [1, 0]
 
 
 def records(classes_of_images):
@@ -107,85 +144,8 @@ def test_a_start_leaves_samples_out_and_draws_no_earlier_epoch(rank):
         assert list(itertools.islice(stream, 50)) == whole[start + 1 : start + 51]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("grouping", [True, False])
-def test_a_loader_goes_on_where_it_stopped(workers, grouping):
-    _, images, num_classes = reference()
-    # Every third image is as wide as it is high.
-    images = [record | {"width": 4 + record["number"] % 3} for record in images]
-
-    def loader():
-        return build_train_loader(
-            images,
-            Mapper(),
-            total_batch_size=4,
-            num_workers=workers,
-            aspect_ratio_grouping=grouping,
-            sample_order=ClassAwareOrder(num_classes),
-            seed=5,
-        )
-
-    expected = list(itertools.islice(loader(), 60))
-    resumed = loader()
-    resumed.set_start(52)
-    assert list(itertools.islice(resumed, 8)) == expected[52:]
-
-
-def test_ranks_load_their_blocks(monkeypatch):
-    case, images, num_classes = reference()
-    monkeypatch.setattr(comm, "get_world_size", lambda: 4)
-    for rank in range(4):
-        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-        loader = build_train_loader(
-            images,
-            Mapper(),
-            total_batch_size=20,
-            num_workers=0,
-            aspect_ratio_grouping=False,
-            sample_order=ClassAwareOrder(num_classes),
-        )
-        found = [item["number"] for batch in itertools.islice(loader, 5) for item in batch]
-        assert found == case[f"sampler_w4_r{rank}_e0"].tolist()
-
-
-def test_no_order_is_the_usual_one():
-    _, images, _ = reference()
-    loader = build_train_loader(images, Mapper(), total_batch_size=1, num_workers=0, sample_order=None)
-    found = [item["number"] for batch in itertools.islice(loader, 97) for item in batch]
-    assert sorted(found) == list(range(97)) != found
-
-
-class FromArrays:
-    """Tells the classes of its objects, and makes no dictionary but the one that an error names."""
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        assert index == 2
-        return {"file_name": "2.jpg"}
-
-    def classes(self):
-        return np.array([0, 0, 0, 2]), np.array([1, 0, 1, 4], np.int32)
-
-
-def test_classes_are_read_from_arrays():
-    expected = ClassAwareOrder(5)(records([[1, 0, 1], [], [4]]), 0)(0, 1)
-    found = ClassAwareOrder(5)(FromArrays(), 0)(0, 1)
-    assert list(itertools.islice(found, 20)) == list(itertools.islice(expected, 20))
-    with pytest.raises(UserError, match="image 2.jpg has an object of class 4, but class-aware .* is for 4"):
-        ClassAwareOrder(4)(FromArrays(), 0)
-
-
 def test_objects_of_no_or_of_unknown_classes():
-    with pytest.raises(UserError, match="class-aware sampling needs objects"):
+    with pytest.raises(UserError, match="needs objects"):
         ClassAwareOrder(3)(records([[], []]), 0)
-    with pytest.raises(UserError, match="class 3, but .* is for 3 classes.* set the model's num_classes"):
+    with pytest.raises(UserError, match="class 3, .* 3 classes"):
         ClassAwareOrder(3)(records([[0], [3]]), 0)
-
-
-class Mapper:
-    """Return the number of the image."""
-
-    def __call__(self, record):
-        return {"number": record["number"]}
