@@ -136,7 +136,7 @@ def bad(folder):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ({"images": "no.jpg"}, "no.jpg does not exist: name an image or a folder"),
+        ({"images": "no.jpg"}, "no.jpg does not exist"),
         ({"images": "empty"}, "empty holds no image"),
         ({"checkpoint": "no.pth"}, "--checkpoint .*no.pth is not a file: name the weights"),
         ({"checkpoint": "images"}, "--checkpoint .*images is not a file: name the weights"),
@@ -179,4 +179,4 @@ def test_at_the_shell_a_mistake_is_one_line(folder, tmp_path):
     command = [sys.executable, str(ROOT / "tools/visualize.py"), *flags(folder, tmp_path, images="no")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == (f"error: input {folder}/no does not exist: name an image or a folder of images\n")
+    assert done.stderr == (f"error: input {folder}/no does not exist; name an image or a folder of images\n")

@@ -71,7 +71,7 @@ def test_rows_have_one_legend_beneath_that_wraps():
 def test_something_laid_over_the_image_is_shown_whole():
     over = np.zeros((60, 120, 3), np.uint8)
     over[10:30, 20:80] = (0, 255, 0)
-    closeup = Closeup("", [(BOX, np.array([20, 10, 80, 30.0]))], over, whole=True)
+    closeup = Closeup("", [(BOX, np.array([20, 10, 80, 30.0]))], over, full=True)
     part = draw_closeups(GRAY, [[closeup]])[HEADING : HEADING + SIDE]
     assert (part[: SIDE // 4 - 4] == 96).all() and (part[-SIDE // 4 + 4 :] == 96).all()
     # Three times as large, its 60 rows in the middle of the 120 that the square has.

@@ -55,17 +55,17 @@ def test_a_picture_replaces_an_older_one(tmp_path, ending):
 def test_an_image_of_the_input_is_not_replaced(tmp_path):
     path = tmp_path / "a_detections.jpg"
     path.write_text("mine")
-    with pytest.raises(UserError, match="would replace an image of the input: name another --output"):
+    with pytest.raises(UserError, match="would replace an image of the input"):
         write_picture(tmp_path / "x" / ".." / "a_detections.jpg", PICTURE, {path.resolve()})
     assert path.read_text() == "mine"
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file, cannot be made .*: name another"):
+    with pytest.raises(UserError, match="file cannot be made"):
         make_folder(tmp_path / "file")
     (tmp_path / "a.jpg").mkdir()
-    with pytest.raises(UserError, match="a.jpg could not be written; is the disk full"):
+    with pytest.raises(UserError, match="a.jpg cannot be written"):
         write_picture(tmp_path / "a.jpg", PICTURE)
     assert sorted(os.listdir(tmp_path)) == ["a.jpg", "file"]
     assert make_folder(tmp_path / "new" / "er").is_dir()

@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 
 from htd.visualize import draw_model
 from htd.visualize.canvas import class_color
-from htd.visualize.drawers import Call, Scene, drawers_of, recorded
+from htd.visualize.drawers import Call, Scene, recorded
 from htd.visualize.drawers.htc import (
     HTCDrawer,
     class_name_list,
@@ -57,7 +57,7 @@ def test_semantic_row_by_hand():
     padded[3] = 50
     padded[:, :4, :6] = logits
     detections, semantic, entropy, names = semantic_row(*branch_of(padded), scene())
-    assert [c.whole for c in (detections, semantic, entropy, names)] == [True] * 4
+    assert [c.full for c in (detections, semantic, entropy, names)] == [True] * 4
     np.testing.assert_array_equal(detections.marks[0][1], [8, 8, 40, 40])
     assert "up to 0.00" in entropy.heading
     # Cells are 16 pixels of the image; the commonest class is drawn in the first color.
@@ -171,7 +171,7 @@ def test_what_is_drawn(run, monkeypatch):
     titles = [closeup.heading.partition(": ")[2] for closeup in rows[1]]
     assert titles == ["mask of stage 0", "mask of stage 1", "mask of stage 2", "mean"]
     for closeup in rows[2]:
-        assert closeup.over.shape == run.image.shape and not closeup.whole
+        assert closeup.over.shape == run.image.shape and not closeup.full
         np.testing.assert_array_equal(closeup.marks[0][1], run.found.pred_boxes.tensor[1])
     # Where the pasted mask is, the mean's probability is at least a half.
     inside, box = run.found.pred_masks[1].numpy(), run.found.pred_boxes.tensor[1]
@@ -202,21 +202,4 @@ def test_rows_are_of_equal_length(run, monkeypatch):
     monkeypatch.setattr(run.drawer, "_mask_rows", lambda *_: [[None] * 6])
     run.drawer.draw(run.scene, run.calls)
     assert [len(row) for row in rows] == [6, 6]
-    assert not rows[0][-1].over.any() and rows[0][-1].whole
-
-
-def test_without_detections_there_is_no_such_picture():
-    model, (inputs, image) = build(HTC).eval(), inputs_and_image()
-    assert list(draw_model(model, inputs, image, score_threshold=1.0)) == ["detections"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [BOXES, *(f"configs/baselines/{x}_r50_fpn_1x.py" for x in ("cascade_mask_rcnn", "mask_rcnn", "fcos"))],
-)
-def test_other_models_have_no_such_picture(path):
-    assert HTCDrawer.of(build(path)) is None
-
-
-def test_the_drawer_is_known(run):
-    assert [drawer.name for drawer in drawers_of(run.model)] == ["detections", "htc"]
+    assert not rows[0][-1].over.any() and rows[0][-1].full

@@ -7,9 +7,9 @@ import torch
 from htd.modeling.htd import BorderAwareFeatures, NoGraph
 from htd.modeling.htd.border_aware import keep_border
 from htd.visualize import draw_model
-from htd.visualize.drawers import Call, Scene, drawers_of, recorded
+from htd.visualize.drawers import Call, Scene, recorded
+from htd.visualize.drawers.base import index_of, roi_origins
 from htd.visualize.drawers.htd import HTDDrawer, Regressed, graph_weights, level_weights, ring
-from htd.visualize.drawers.regions import row_of, sources
 from tests.configs.reduced import build
 from tests.visualize.small import Captured, inputs_and_image
 
@@ -25,14 +25,6 @@ def test_the_ring_has_the_bins_that_the_border_keeps(bins, edge):
     found[0, 0, at[:, 1], at[:, 0]] = 1
     assert torch.equal(found, keep_border(torch.ones(1, 1, bins, bins), edge))
     assert len(points) == found.sum()
-
-
-def test_the_ring_by_hand():
-    points = ring(torch.tensor([10.0, 20, 80, 160]), 7, 1)[:, 0]
-    assert len(points) == 24
-    torch.testing.assert_close(points[0], torch.tensor([15.0, 30]))
-    torch.testing.assert_close(points[1], torch.tensor([25.0, 30]))
-    torch.testing.assert_close(points[-1], torch.tensor([75.0, 150]))
 
 
 class Run:
@@ -60,8 +52,8 @@ class Run:
     def rows(self):
         """Of each detection the row among all RoIs."""
         rois = self.calls["graph"][0].inputs[1]
-        rows = sources(self.drawer.stage, *self.seen, self.scene)
-        return [row_of(rois.boxes, self.seen.boxes[row]) for row in rows]
+        rows = roi_origins(self.drawer.stage, *self.seen, self.scene)
+        return [index_of(rois.boxes, self.seen.boxes[row]) for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +107,7 @@ def drawn(run, monkeypatch):
 def test_what_is_drawn_of_a_roi(run, monkeypatch):
     looked, neighbors = drawn(run, monkeypatch)
     assert len(looked) == len(neighbors) == 2
-    row = sources(run.drawer.stage, *run.seen, run.scene)[0]
+    row = roi_origins(run.drawer.stage, *run.seen, run.scene)[0]
     with torch.no_grad():
         weights = level_weights(run.drawer.parts["weights"], run.calls["weights"])[:, row]
     assert [bar.label for bar in looked[0].bars] == [f"stride {s}" for s in (4, 8, 16, 32)]
@@ -140,7 +132,7 @@ def test_neighbors_are_those_that_count_most(run, monkeypatch):
     np.testing.assert_allclose(shares[:4], top.values / weights.sum(), rtol=1e-5)
     assert sum(shares) == pytest.approx(1, abs=1e-5)
     assert neighbors[0].bars[-1].label == f"{len(rows) - 4} others"
-    assert neighbors[0].whole and f"graph of {len(rows)} RoIs" in neighbors[0].heading
+    assert neighbors[0].full and f"graph of {len(rows)} RoIs" in neighbors[0].heading
 
 
 @pytest.mark.parametrize("path", [HTD, MASKS, WITH_TSD])
@@ -167,11 +159,6 @@ def test_with_few_rois_there_are_fewer_neighbors(run, monkeypatch):
     assert [bar.share for bar in alone.bars] == [1, 0, 0, 0, 0]
 
 
-def test_without_detections_there_is_no_such_picture():
-    model, (inputs, image) = build(HTD).eval(), inputs_and_image()
-    assert list(draw_model(model, inputs, image, score_threshold=1.0)) == ["detections"]
-
-
 def test_what_a_model_lacks_is_not_drawn():
     model, (inputs, image) = build(HTD).eval(), inputs_and_image()
     head = model.roi_heads.stages[1].head
@@ -180,12 +167,3 @@ def test_what_a_model_lacks_is_not_drawn():
     assert pictures["htd"].shape[0] == 24 + 360 + 4 * 24 + 4 + 24
     head.regression.features = BorderAwareFeatures(terms=[])
     assert HTDDrawer.of(model) is None
-
-
-@pytest.mark.parametrize("name", ["cascade_rcnn_r50_fpn_1x", "retinanet_r50_fpn_1x"])
-def test_other_models_have_no_such_picture(name):
-    assert HTDDrawer.of(build(f"configs/baselines/{name}.py")) is None
-
-
-def test_the_drawer_is_known(run):
-    assert [drawer.name for drawer in drawers_of(run.model)] == ["detections", "htd"]

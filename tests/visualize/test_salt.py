@@ -12,10 +12,10 @@ from torchvision.ops import deform_conv2d
 from htd.modeling.dense import DensePredictions, DistanceDecoder, Priors
 from htd.modeling.salt.coarse_loss import coarse_boxes
 from htd.visualize import draw_model
-from htd.visualize.drawers import Call, Scene, drawers_of, recorded
-from htd.visualize.drawers.priors import origins
+from htd.visualize.drawers import Call, Scene, recorded
+from htd.visualize.drawers.base import prior_origins
 from htd.visualize.drawers.salt import Looked, SALTDrawer, marks, places
-from tests.configs.reduced import build, reduced_model
+from tests.configs.reduced import reduced_model
 from tests.visualize.small import inputs_and_image
 
 NET, GFL, RETINANET, FCOS, TOOD = (
@@ -171,7 +171,7 @@ def test_boxes_are_those_of_the_model(path):
     matched = SimpleNamespace(priors=looked.priors, predictions=SimpleNamespace(coarse=coarse))
     torch.testing.assert_close(looked.coarse, coarse_boxes(matched)[0], rtol=1e-5, atol=1e-3)
     assert coarse.std() > 0.1 and len(looked.coarse) * looked.priors.per_cell == len(looked.boxes)
-    rows = origins(looked.boxes, looked.scores, shown)
+    rows = prior_origins(looked.boxes, looked.scores, shown)
     assert len(set(rows)) > 3
     found = shown.detections
     torch.testing.assert_close(looked.scores[rows, found.pred_classes], found.scores, rtol=0, atol=0)
@@ -184,7 +184,7 @@ def test_a_class_beyond_the_classes_is_not_shown():
     found = shown.detections
     assert looked.scores.shape[1] == 5 and looked.scores[:, 4].min() > found.scores.max()
     assert 0 < len(found) and found.pred_classes.max() < 4
-    rows = origins(looked.boxes, looked.scores, shown)
+    rows = prior_origins(looked.boxes, looked.scores, shown)
     torch.testing.assert_close(looked.scores[rows, found.pred_classes], found.scores, rtol=0, atol=0)
     pictures = draw_model(model, *inputs_and_image(), list("abcd"), score_threshold=0.0, max_regions=2)
     assert list(pictures) == ["detections", "salt"]
@@ -207,8 +207,3 @@ def test_points_are_drawn_of_a_model_without_a_loss_of_coarse_boxes():
     assert calls["head"][-1].output.coarse is None
     torch.testing.assert_close(looked.coarse, expected.coarse, rtol=0, atol=0)
     assert "salt" not in draw_model(own, *inputs_and_image(), score_threshold=1.0)
-
-
-def test_models_without_the_operator_have_no_such_picture():
-    model = build("configs/baselines/gfl_r50_fpn_1x.py")
-    assert SALTDrawer.of(model) is None and [d.name for d in drawers_of(model)] == ["detections"]

@@ -10,9 +10,9 @@ from detectron2.structures import Boxes, Instances
 from htd.modeling.dense import DensePredictions, DistanceDecoder, Priors
 from htd.modeling.tood import SampledBoxDecoder
 from htd.visualize import draw_model
+from htd.visualize.canvas import heat_map
 from htd.visualize.drawers import Call, Scene, drawers_of, recorded
-from htd.visualize.drawers.frame import heat_map
-from htd.visualize.drawers.priors import level_of, origins
+from htd.visualize.drawers.base import level_of, prior_origins
 from htd.visualize.drawers.tood import Looked, TOODDrawer, marks
 from tests.configs.reduced import build
 from tests.visualize.small import inputs_and_image
@@ -98,11 +98,14 @@ def test_origins_by_hand():
     looked = Looked.of(*small(OFFSETS))
     in_image = looked.aligned * torch.tensor([3.0, 2, 3, 2])
     rows = [PRIOR, 0, 7]
-    assert origins(looked.aligned, looked.scores, scene(in_image[rows], [1, 0, 0], [0.88, 0.5, 0.5])) == rows
+    assert (
+        prior_origins(looked.aligned, looked.scores, scene(in_image[rows], [1, 0, 0], [0.88, 0.5, 0.5]))
+        == rows
+    )
     clipped = torch.minimum(in_image.clamp(min=0), torch.tensor([72.0, 32, 72, 32]))
-    assert origins(looked.aligned, looked.scores, scene(clipped[[PRIOR]], [1], [0.88])) == [PRIOR]
+    assert prior_origins(looked.aligned, looked.scores, scene(clipped[[PRIOR]], [1], [0.88])) == [PRIOR]
     decayed = scene(in_image[[0]], [1], [0.1])
-    assert origins(looked.aligned, looked.scores, decayed) == [0]
+    assert prior_origins(looked.aligned, looked.scores, decayed) == [0]
 
 
 def test_of_equal_boxes_the_score_tells_the_prior():
@@ -113,7 +116,7 @@ def test_of_equal_boxes_the_score_tells_the_prior():
     looked = Looked.of(model, call)
     assert looked.aligned[3].tolist() == looked.aligned[5].tolist() == [8, 8, 16, 8]
     box = [24.0, 16, 48, 16]
-    assert origins(looked.aligned, looked.scores, scene([box, box], [0, 0], [0.731, 0.269])) == [5, 3]
+    assert prior_origins(looked.aligned, looked.scores, scene([box, box], [0, 0], [0.731, 0.269])) == [5, 3]
 
 
 def test_a_cell_of_the_map_lies_where_it_looks():
@@ -149,7 +152,7 @@ def test_detections_come_from_the_priors_that_are_found(path):
         found = model([inputs])[0]["instances"]
     looked = Looked.of(model, calls["head"][0])
     shown = Scene(image, inputs["image"].shape[-2:], found, (), 0.0, 3)
-    rows = origins(looked.aligned, looked.scores, shown)
+    rows = prior_origins(looked.aligned, looked.scores, shown)
     assert len(found) > 10 and len(set(rows)) > 3
     torch.testing.assert_close(looked.scores[rows, found.pred_classes], found.scores, rtol=0, atol=0)
     assert (looked.places - looked.priors.centers[:, None]).abs().max() > 1
@@ -173,11 +176,6 @@ def test_a_picture_has_a_map_for_each_level_and_a_close_up_for_each_detection(pa
     assert rest == 0 and regions < parts <= 2 * regions and pictures["tood"].shape[0] >= 360 + 24 + 4 + 24
 
 
-def test_without_detections_there_is_no_such_picture():
-    model, (inputs, image) = wild(FREE), inputs_and_image()
-    assert list(draw_model(model, inputs, image, score_threshold=1.0)) == ["detections"]
-
-
 def test_a_prior_of_several_classes_is_shown_once():
     model, call = small(OFFSETS)
     looked = Looked.of(model, call)
@@ -189,8 +187,3 @@ def test_a_prior_of_several_classes_is_shown_once():
     assert once.shape[1] == 2 * 364 - 4
     twice = drawer.draw(scene([box, box], [1, 0], [0.9, 0.6]), {"head": [call], "score_map": maps})
     np.testing.assert_array_equal(twice, once)
-
-
-@pytest.mark.parametrize("name", ["baselines/atss_r50_fpn_1x", "tood/tood_retinanet_r50_fpn_1x"])
-def test_models_without_alignment_have_no_such_picture(name):
-    assert TOODDrawer.of(build(f"configs/{name}.py")) is None

@@ -21,10 +21,10 @@ _BAR_FROM, _BAR_TO = 140, SIDE - 54  # in pixels of the picture, where the longe
 
 @dataclass(frozen=True)
 class Style:
-    """How something is drawn, and its name in the legend.
+    """How something is drawn.
 
     Attributes:
-        label: what it is.
+        label: its name in the legend.
         color: of matplotlib.
         line: ``"-"`` or ``"--"`` for a box, ``"."`` for points that have moved, ``"o"`` for an outline.
     """
@@ -36,13 +36,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Bar:
-    """A number as a bar.
-
-    Attributes:
-        label: what it is the number of.
-        share: in 0..1, the length.
-        color: of matplotlib.
-    """
+    """A number as a bar, ``share`` in 0..1 being its length; the color is one of matplotlib."""
 
     label: str
     share: float
@@ -57,15 +51,15 @@ class Closeup:
         heading: one line.
         marks: styles with where they go, in the frame of the image: a box (4,), or for each point where it
             comes from and where it is, (n, 2, 2), or the corners of an outline (n, 2), as (x, y).
-        over: (H, W, 3) uint8, something laid over the image, shown instead of the image.
-        whole: show all of it, not the region of the marks.
-        bars: beneath it; of the close-ups of a row each has as many.
+        over: (H, W, 3) uint8, shown instead of the image.
+        full: show all of the image, not the region of the marks.
+        bars: beneath it; as many in each close-up of a row.
     """
 
     heading: str
     marks: Sequence[tuple[Style, np.ndarray]]
     over: np.ndarray | None = None
-    whole: bool = False
+    full: bool = False
     bars: Sequence[Bar] = ()
 
 
@@ -86,7 +80,7 @@ def draw_closeups(image_rgb: np.ndarray, rows: Sequence[Sequence[Closeup]]) -> n
 
 def _drawn(image: np.ndarray, closeup: Closeup) -> np.ndarray:
     image = image if closeup.over is None else closeup.over
-    if closeup.whole:
+    if closeup.full:
         side = max(image.shape[:2])
         corner = (np.array(image.shape[1::-1]) - side) / 2
     else:

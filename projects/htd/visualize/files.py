@@ -13,14 +13,8 @@ from htd.errors import UserError
 
 _ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Of each ending the encoder's options: lines stay sharp, and JPEGs have all colors at full resolution.
-_OPTIONS = {
-    ".jpg": (
-        cv2.IMWRITE_JPEG_QUALITY,
-        85,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ),
-}
+_SAMPLING = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+_OPTIONS = {".jpg": (cv2.IMWRITE_JPEG_QUALITY, 85, *_SAMPLING)}
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:
@@ -32,22 +26,19 @@ def find_images(inputs: Iterable[str | Path]) -> list[Path]:
     Raises:
         UserError: there is no such file or folder, or a folder holds no image.
     """
-    found: dict[Path, Path] = {}
+    unique: dict[Path, Path] = {}
     for path in map(Path, inputs):
         if not path.exists():
-            raise UserError(f"input {path} does not exist: name an image or a folder of images")
+            raise UserError(f"input {path} does not exist; name an image or a folder of images")
         images = [path]
         if path.is_dir():
             files = (file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
             images = sorted(file for file in files if file.suffix.lower() in _ENDINGS)
         if not images:
-            raise UserError(
-                f"input folder {path} holds no image: there is no file in it that ends in "
-                f"{', '.join(_ENDINGS)} (folders in it are not looked into)"
-            )
+            raise UserError(f"input folder {path} holds no image ({', '.join(_ENDINGS)})")
         for image in images:
-            found.setdefault(image.resolve(), image)
-    return list(found.values())
+            unique.setdefault(image.resolve(), image)
+    return list(unique.values())
 
 
 def picture_names(images: Iterable[Path]) -> list[str]:
@@ -72,9 +63,7 @@ def make_folder(folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"the folder of the pictures, {folder}, cannot be made ({error.strerror}): name another"
-        ) from error
+        raise UserError(f"picture folder {folder} cannot be made ({error.strerror}); name another") from error
     return folder
 
 
@@ -90,7 +79,7 @@ def write_picture(path: Path, picture_rgb: np.ndarray, kept: Collection[Path] = 
         UserError: the file is one of ``kept``, or cannot be written.
     """
     if path.resolve() in kept:
-        raise UserError(f"picture {path} would replace an image of the input: name another --output")
+        raise UserError(f"picture {path} would replace an image of the input; name another --output")
     options = _OPTIONS.get(path.suffix, ())
     data = cv2.imencode(path.suffix, cv2.cvtColor(picture_rgb, cv2.COLOR_RGB2BGR), options)[1]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -98,8 +87,6 @@ def write_picture(path: Path, picture_rgb: np.ndarray, kept: Collection[Path] = 
         partial.write_bytes(data.tobytes())
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(
-            f"picture {path} could not be written; is the disk full? ({error.strerror})"
-        ) from error
+        raise UserError(f"picture {path} cannot be written ({error.strerror})") from error
     finally:
         partial.unlink(missing_ok=True)

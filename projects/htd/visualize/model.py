@@ -33,8 +33,8 @@ def draw_model(
         image_rgb: (H, W, 3) uint8, the image as it is in its file.
         class_names: names by class; a class beyond them is shown by its number.
         score_threshold: detections with a lower score are not drawn.
-        max_objects: so many detections are drawn, the best.
-        max_regions: of so many of them, the best, single regions are drawn.
+        max_objects: only so many detections are drawn, the best.
+        max_regions: single regions are drawn for only so many of them, the best.
 
     Returns:
         Pictures (H', W', 3) uint8, RGB, by the names of their drawers: ``detections``, and those that
@@ -45,18 +45,18 @@ def draw_model(
     was_training = model.training
     try:
         with torch.no_grad(), recorded(parts) as calls:
-            found = model.eval()([inputs])[0]["instances"].to(torch.device("cpu"))
+            detections = model.eval()([inputs])[0]["instances"].to(torch.device("cpu"))
     finally:
         model.train(was_training)
-    if not (found.scores >= score_threshold).any():
+    if not (detections.scores >= score_threshold).any():
         best = "the model gives none: train it further, or lower the score_threshold of its config"
-        if len(found):
-            best = f"the highest score is {found.scores.max():.3g}; lower --score-threshold"
+        if len(detections):
+            best = f"the highest score is {detections.scores.max():.3g}; lower --score-threshold"
         _LOGGER.warning("no detection scores %g or more, %s", score_threshold, best)
-    found = found[found.scores >= score_threshold]
-    found = found[found.scores.argsort(descending=True, stable=True)[:max_objects]]
+    detections = detections[detections.scores >= score_threshold]
+    detections = detections[detections.scores.argsort(descending=True, stable=True)[:max_objects]]
     size = tuple(inputs["image"].shape[-2:])
-    scene = Scene(image_rgb, size, found, tuple(class_names), score_threshold, max_regions)
+    scene = Scene(image_rgb, size, detections, tuple(class_names), score_threshold, max_regions)
     pictures = {}
     for drawer in drawers:
         own = {name: calls[f"{drawer.name}/{name}"] for name in drawer.parts}

@@ -1,4 +1,4 @@
-"""One small drawer a system: it finds parts of a model by name and draws what went through them.
+"""One drawer per system: it finds parts of a model by name and draws what went through them.
 
 A new system gets a file here with a :class:`Drawer`, and a place in ``DRAWERS``.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from htd.visualize.drawers.base import Call, Drawer, Scene, recorded
-from htd.visualize.drawers.detections import DetectionsDrawer
+from htd.visualize.drawers.base import Call, DetectionsDrawer, Drawer, Scene, recorded
 from htd.visualize.drawers.htc import HTCDrawer
 from htd.visualize.drawers.htd import HTDDrawer
 from htd.visualize.drawers.salt import SALTDrawer
@@ -29,5 +28,5 @@ __all__ = ["DRAWERS", "Call", "Drawer", "Scene", "drawers_of", "recorded"]
 
 def drawers_of(model: nn.Module) -> list[Drawer]:
     """Return the drawers that have something to draw of a model."""
-    found = (drawer.of(model) for drawer in DRAWERS)
-    return [drawer for drawer in found if drawer is not None]
+    drawers = (drawer.of(model) for drawer in DRAWERS)
+    return [drawer for drawer in drawers if drawer is not None]

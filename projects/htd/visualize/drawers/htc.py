@@ -14,10 +14,17 @@ from torch import Tensor, nn
 
 from htd.modeling.cascade import MaskBranch, StagedROIHeads
 from htd.modeling.htc import FusedSemanticHead, MaskInformationFlow
-from htd.visualize.canvas import STRIP, class_color, class_name, write
+from htd.visualize.canvas import STRIP, class_color, class_name, color_map, heat_map, write
 from htd.visualize.closeup import SIDE, Closeup, Style, draw_closeups
-from htd.visualize.drawers.base import Call, Drawer, Scene, find
-from htd.visualize.drawers.frame import color_map, heat_map, in_image, label, points_in_image
+from htd.visualize.drawers.base import (
+    Call,
+    Drawer,
+    Scene,
+    find,
+    in_image,
+    label,
+    points_in_image,
+)
 
 _DETECTION = Style("detection", "lime", "-")
 _OUTLINE = Style("outline of the mask", "cyan", "o")
@@ -61,14 +68,14 @@ class HTCDrawer(Drawer):
         """Return a row for the semantic map and one for each detection, None if there is no detection."""
         if not len(scene.detections):
             return None
-        rows = []
+        grid = []
         if self.semantic is not None:
-            rows.append(semantic_row(self.semantic, calls["semantic"][-1], scene))
+            grid.append(semantic_row(self.semantic, calls["semantic"][-1], scene))
         if self.branch is not None:
-            rows += self._mask_rows(scene, calls)
-        longest = max(len(row) for row in rows)
-        nothing = Closeup("", [], np.zeros((SIDE, SIDE, 3), np.uint8), whole=True)
-        return draw_closeups(scene.image_rgb, [row + [nothing] * (longest - len(row)) for row in rows])
+            grid += self._mask_rows(scene, calls)
+        longest = max(len(row) for row in grid)
+        nothing = Closeup("", [], np.zeros((SIDE, SIDE, 3), np.uint8), full=True)
+        return draw_closeups(scene.image_rgb, [row + [nothing] * (longest - len(row)) for row in grid])
 
     def _mask_rows(self, scene: Scene, calls: Mapping[str, list[Call]]) -> list[list[Closeup]]:
         masks = stage_masks(self.branch, calls, scene)
@@ -84,10 +91,9 @@ class HTCDrawer(Drawer):
 
 
 def stage_masks(branch: MaskBranch, calls: Mapping[str, list[Call]], scene: Scene) -> Tensor:
-    """Return what each mask head says of the best detections, on the CPU.
+    """Return the mask of each head for the best detections, on the CPU.
 
-    The calls do not say which detection a RoI belongs to: it is the nearest one, and RoIs that are equal have
-    equal features, whatever their class.
+    A detection's RoI is the nearest one; equal RoIs have equal features, whatever their class.
 
     Args:
         branch: the mask branch.
@@ -97,13 +103,13 @@ def stage_masks(branch: MaskBranch, calls: Mapping[str, list[Call]], scene: Scen
     Returns:
         (n, heads, M, M), probabilities in the frame of the box.
     """
-    found = scene.detections[: scene.max_regions]
+    shown = scene.detections[: scene.max_regions]
     context, rois = calls["rois"][-1].inputs
     boxes = in_image(rois.boxes, scene, context.convention)
-    rows = torch.cdist(found.pred_boxes.tensor.float(), boxes, p=1).argmin(dim=1).to(rois.boxes.device)
-    classes = found.pred_classes.to(rows.device)
-    given = [calls[f"head{k}"][-1].inputs[0] for k in range(branch.num_heads)]
-    logits = [head.predict(x[rows], classes) for head, x in zip(branch.heads, given, strict=True)]
+    nearest = torch.cdist(shown.pred_boxes.tensor.float(), boxes, p=1).argmin(dim=1).to(rois.boxes.device)
+    classes = shown.pred_classes.to(nearest.device)
+    inputs = [calls[f"head{k}"][-1].inputs[0] for k in range(branch.num_heads)]
+    logits = [head.predict(x[nearest], classes) for head, x in zip(branch.heads, inputs, strict=True)]
     return torch.stack(logits, dim=1).float().sigmoid().cpu()
 
 
@@ -118,10 +124,10 @@ def outlines(mask: np.ndarray, threshold: float, box: np.ndarray) -> list[np.nda
     padded = np.pad(mask, 1)
     fine = cv2.resize(padded, None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
     inside = (fine >= threshold).astype(np.uint8)
-    found, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cell = (box[2:] - box[:2]) / mask.shape[0]
     # The middle of a fine cell, in cells of the mask; the first one is padding.
-    return [box[:2] + ((line[:, 0] + 0.5) / _FINER - 1) * cell for line in found]
+    return [box[:2] + ((line[:, 0] + 0.5) / _FINER - 1) * cell for line in contours]
 
 
 def semantic_row(semantic: FusedSemanticHead, call: Call, scene: Scene) -> list[Closeup]:
@@ -145,10 +151,10 @@ def semantic_row(semantic: FusedSemanticHead, call: Call, scene: Scene) -> list[
     heat = heat_map(entropy.numpy(), step / 2, step, scene.image_rgb)
     names = class_name_list(semantic, scene)
     return [
-        Closeup("detections", boxes, whole=True),
-        Closeup("semantic classes", [], color_map(colors[classes], step, scene.image_rgb), whole=True),
-        Closeup(f"their entropy, up to {float(entropy.max()):.2f} of the most", [], heat, whole=True),
-        Closeup("commonest classes", [], legend(classes, colors, names), whole=True),
+        Closeup("detections", boxes, full=True),
+        Closeup("semantic classes", [], color_map(colors[classes], step, scene.image_rgb), full=True),
+        Closeup(f"their entropy, up to {float(entropy.max()):.2f} of the most", [], heat, full=True),
+        Closeup("commonest classes", [], legend(classes, colors, names), full=True),
     ]
 
 

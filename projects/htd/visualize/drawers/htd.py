@@ -18,9 +18,17 @@ from htd.modeling.cascade import CascadeStage, DecoupledHead, RoIContext, RoIs
 from htd.modeling.htd import BorderTerm, LevelWeightedTerm, ProposalGraph
 from htd.modeling.htd.graph_classification import class_semantics
 from htd.visualize.closeup import Bar, Closeup, Style, draw_closeups
-from htd.visualize.drawers.base import Call, Drawer, Scene, find
-from htd.visualize.drawers.frame import in_image, label, shown_once
-from htd.visualize.drawers.regions import row_of, sources
+from htd.visualize.drawers.base import (
+    Call,
+    Drawer,
+    Scene,
+    find,
+    in_image,
+    index_of,
+    label,
+    roi_origins,
+    shown_once,
+)
 
 _DETECTION, _ROI = Style("detection", "lime", "-"), Style("its RoI", "white", "-")
 _RING = Style("bins of the border ring (finest level)", "cyan", ".")
@@ -88,29 +96,29 @@ class HTDDrawer(Drawer):
         if not len(scene.detections):
             return None
         seen = Regressed.of(calls["regression"][-1])
-        shown = shown_once(sources(self.stage, *seen, scene), scene)
-        rows = [[self._looked(seen, calls, row, d, scene) for row, d in shown.items()]]
+        shown = shown_once(roi_origins(self.stage, *seen, scene), scene)
+        grid = [[self._regression(seen, calls, roi, d, scene) for roi, d in shown.items()]]
         if "graph" in calls:
             call, convention = calls["graph"][-1], seen.context.convention
-            found = ((row_of(call.inputs[1].boxes, seen.boxes[row]), d) for row, d in shown.items())
-            rows.append([_neighborhood(call, row, d, scene, convention) for row, d in found])
-        return draw_closeups(scene.image_rgb, rows)
+            rois = ((index_of(call.inputs[1].boxes, seen.boxes[roi]), d) for roi, d in shown.items())
+            grid.append([_neighborhood(call, roi, d, scene, convention) for roi, d in rois])
+        return draw_closeups(scene.image_rgb, grid)
 
-    def _looked(
-        self, seen: Regressed, calls: Mapping[str, list[Call]], row: int, detection: int, scene: Scene
+    def _regression(
+        self, seen: Regressed, calls: Mapping[str, list[Call]], roi: int, detection: int, scene: Scene
     ) -> Closeup:
-        """Return the close-up of the regressed RoI of a row."""
-        box = in_image(seen.boxes[row : row + 1], scene, seen.context.convention)[0]
-        found = [(_DETECTION, scene.detections.pred_boxes.tensor[detection].numpy()), (_ROI, box.numpy())]
+        """Return the close-up of a regressed RoI."""
+        box = in_image(seen.boxes[roi : roi + 1], scene, seen.context.convention)[0]
+        drawn = [(_DETECTION, scene.detections.pred_boxes.tensor[detection].numpy()), (_ROI, box.numpy())]
         if "border" in calls:
             bins = calls["border"][-1].output.shape[-1]
-            found.append((_RING, ring(box, bins, self.border.edge).numpy()))
+            drawn.append((_RING, ring(box, bins, self.border.edge).numpy()))
         bars = []
         if "weights" in calls:
-            weights = level_weights(self.parts["weights"], calls["weights"])[:, row]
+            weights = level_weights(self.parts["weights"], calls["weights"])[:, roi]
             strides = seen.context.table.strides
             bars = [Bar(f"stride {s}", float(w), _WEIGHT) for s, w in zip(strides, weights, strict=True)]
-        return Closeup(label(scene, detection), found, bars=bars)
+        return Closeup(label(scene, detection), drawn, bars=bars)
 
 
 def level_weights(term: LevelWeightedTerm, calls: list[Call]) -> Tensor:
@@ -135,36 +143,36 @@ def ring(box: Tensor, bins: int, edge: int) -> Tensor:
     return torch.stack([points, points], dim=1)
 
 
-def graph_weights(call: Call, row: int) -> tuple[Tensor, Tensor]:
-    """Return the RoIs that a RoI is classified together with, and what each of them counts.
+def graph_weights(call: Call, roi: int) -> tuple[Tensor, Tensor]:
+    """Return the RoIs that a RoI is classified together with, and how much each of them counts.
 
     Args:
         call: of the graph, which is given the embedding, the RoIs and the classifier.
-        row: of the RoI, 0..R-1.
+        roi: 0..R-1.
 
     Returns:
-        Rows (n,) of the RoIs of its level and their weights (n,): how far the layer of the level is given
-        the features of each. They are not negative, and need not sum to one.
+        The RoIs (n,) of its level and the weights (n,) of their features in the layer of the level. Weights
+        are not negative, and need not sum to one.
     """
     embedding, rois, classifier = call.inputs
-    rows = (rois.levels == rois.levels[row]).nonzero().squeeze(1)
-    semantics = class_semantics(embedding[rows], classifier)
-    each = torch.eye(len(rows), device=semantics.device, dtype=semantics.dtype)
-    mixed = ProposalGraph.mix(rois.boxes[rows], each, semantics)
-    return rows, mixed[(rows == row).nonzero()[0, 0]]
+    members = (rois.levels == rois.levels[roi]).nonzero().squeeze(1)
+    semantics = class_semantics(embedding[members], classifier)
+    identity = torch.eye(len(members), device=semantics.device, dtype=semantics.dtype)
+    mixed = ProposalGraph.mix(rois.boxes[members], identity, semantics)
+    return members, mixed[(members == roi).nonzero()[0, 0]]
 
 
-def _neighborhood(call: Call, row: int, detection: int, scene: Scene, convention: ContinuousBoxes) -> Closeup:
-    """Return the whole image with the RoI of a row and those that count most for it."""
+def _neighborhood(call: Call, roi: int, detection: int, scene: Scene, convention: ContinuousBoxes) -> Closeup:
+    """Return the full image with a RoI and those that count most for it."""
     rois: RoIs = call.inputs[1]
-    rows, weights = graph_weights(call, row)
+    members, weights = graph_weights(call, roi)
     shares, order = (weights / weights.sum()).sort(descending=True, stable=True)
-    best = rows[order[: len(_NEIGHBORS)]]
-    boxes = in_image(rois.boxes[[row, *best.tolist()]], scene, convention).numpy()
+    best = members[order[: len(_NEIGHBORS)]]
+    boxes = in_image(rois.boxes[[roi, *best.tolist()]], scene, convention).numpy()
     bars = [Bar(s.label, float(x), s.color) for s, x in zip(_NEIGHBORS, shares, strict=False)]
     bars += [Bar("none", 0.0, _OTHERS)] * (len(_NEIGHBORS) - len(bars))
-    rest = len(rows) - len(best)
+    rest = len(members) - len(best)
     bars.append(Bar(f"{rest} others", float(shares[len(best) :].sum()), _OTHERS))
     marks = [*zip(_NEIGHBORS, boxes[1:], strict=False), (_ROI, boxes[0])]
-    heading = f"{label(scene, detection)}: graph of {len(rows)} RoIs"
-    return Closeup(heading, marks, whole=True, bars=bars)
+    heading = f"{label(scene, detection)}: graph of {len(members)} RoIs"
+    return Closeup(heading, marks, full=True, bars=bars)

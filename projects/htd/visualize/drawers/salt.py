@@ -15,9 +15,18 @@ from torch import Tensor, nn
 from htd.modeling.dense import Priors
 from htd.modeling.salt.points import POINTS, offsets
 from htd.visualize.closeup import Closeup, Style, draw_closeups
-from htd.visualize.drawers.base import Call, Drawer, Scene
-from htd.visualize.drawers.frame import in_image, label, points_in_image, shown_once
-from htd.visualize.drawers.priors import class_scores, level_of, origins
+from htd.visualize.drawers.base import (
+    Call,
+    Drawer,
+    Scene,
+    class_scores,
+    in_image,
+    label,
+    level_of,
+    points_in_image,
+    prior_origins,
+    shown_once,
+)
 
 _COARSE = Style("coarse box", "orange", "--")
 _FINAL = Style("final box", "lime", "-")
@@ -102,14 +111,14 @@ class SALTDrawer(Drawer):
         if not len(scene.detections):
             return None
         looked = Looked.of(self.model, calls)
-        found = origins(looked.boxes, looked.scores, scene)
+        origins = prior_origins(looked.boxes, looked.scores, scene)
         per_cell = looked.priors.per_cell
-        row = []
-        for detection in shown_once([prior // per_cell for prior in found], scene).values():
-            stride = looked.priors.strides[level_of(looked.priors, found[detection])]
+        closeups = []
+        for detection in shown_once([prior // per_cell for prior in origins], scene).values():
+            stride = looked.priors.strides[level_of(looked.priors, origins[detection])]
             heading = f"{label(scene, detection)}, at stride {stride}"
-            row.append(Closeup(heading, marks(looked, found[detection], scene)))
-        return draw_closeups(scene.image_rgb, [row])
+            closeups.append(Closeup(heading, marks(looked, origins[detection], scene)))
+        return draw_closeups(scene.image_rgb, [closeups])
 
 
 def marks(looked: Looked, prior: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:

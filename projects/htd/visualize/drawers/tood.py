@@ -14,10 +14,20 @@ from torch import Tensor, nn
 
 from htd.modeling.dense import Priors
 from htd.modeling.tood import SampledBoxDecoder
+from htd.visualize.canvas import heat_map
 from htd.visualize.closeup import Closeup, Style, draw_closeups
-from htd.visualize.drawers.base import Call, Drawer, Scene
-from htd.visualize.drawers.frame import heat_map, in_image, label, points_in_image, shown_once
-from htd.visualize.drawers.priors import class_scores, level_of, origins
+from htd.visualize.drawers.base import (
+    Call,
+    Drawer,
+    Scene,
+    class_scores,
+    in_image,
+    label,
+    level_of,
+    points_in_image,
+    prior_origins,
+    shown_once,
+)
 
 _BEFORE = Style("box before alignment", "white", "--")
 _ALIGNED = Style("aligned box", "lime", "-")
@@ -87,15 +97,15 @@ class TOODDrawer(Drawer):
         if not len(scene.detections):
             return None
         looked = Looked.of(self.model, calls["head"][-1])
-        shown = shown_once(origins(looked.aligned, looked.scores, scene), scene)
+        shown = shown_once(prior_origins(looked.aligned, looked.scores, scene), scene)
         maps = [call.output[0, 0].float().sigmoid() for call in calls["score_map"]]
         levels = sorted({level_of(looked.priors, prior) for prior in shown})
-        row = [_map_of_level(looked, level, maps[level], shown, scene) for level in levels]
+        closeups = [_map_of_level(looked, level, maps[level], shown, scene) for level in levels]
         for prior, detection in shown.items():
             stride = looked.priors.strides[level_of(looked.priors, prior)]
             heading = f"{label(scene, detection)}, at stride {stride}"
-            row.append(Closeup(heading, marks(looked, prior, scene)))
-        return draw_closeups(scene.image_rgb, [row])
+            closeups.append(Closeup(heading, marks(looked, prior, scene)))
+        return draw_closeups(scene.image_rgb, [closeups])
 
 
 def marks(looked: Looked, prior: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:
@@ -106,12 +116,12 @@ def marks(looked: Looked, prior: int, scene: Scene) -> list[tuple[Style, np.ndar
     before, aligned = (in_image(x[prior : prior + 1], scene)[0] for x in (looked.before, looked.aligned))
     start = points_in_image(looked.priors.centers[prior], scene)
     places = points_in_image(looked.places[prior], scene)
-    found = [(_BEFORE, before.numpy()), (_ALIGNED, aligned.numpy())]
+    drawn = [(_BEFORE, before.numpy()), (_ALIGNED, aligned.numpy())]
     for side, (style, place) in enumerate(zip(_SIDES, places, strict=True)):
         foot = place.clone()
         foot[side % 2] = aligned[side]
-        found.append((style, torch.stack([torch.stack([start, place]), torch.stack([foot, place])]).numpy()))
-    return [*found, (_PRIOR, start.expand(1, 2, 2).numpy())]
+        drawn.append((style, torch.stack([torch.stack([start, place]), torch.stack([foot, place])]).numpy()))
+    return [*drawn, (_PRIOR, start.expand(1, 2, 2).numpy())]
 
 
 def _map_of_level(
@@ -127,6 +137,4 @@ def _map_of_level(
     boxes = [(_ALIGNED, box.numpy()) for box in in_image(looked.aligned[own], scene)]
     points = points_in_image(priors.centers[own], scene)
     heading = f"score map at stride {priors.strides[level]}, up to {float(values.max()):.2f}"
-    return Closeup(
-        heading, [*boxes, (_PRIOR, torch.stack([points, points], dim=1).numpy())], heat, whole=True
-    )
+    return Closeup(heading, [*boxes, (_PRIOR, torch.stack([points, points], dim=1).numpy())], heat, full=True)

@@ -16,9 +16,16 @@ from torch import Tensor, nn
 from htd.modeling.cascade import RoIContext
 from htd.modeling.tsd.head import shift_boxes
 from htd.visualize.closeup import Closeup, Style, draw_closeups
-from htd.visualize.drawers.base import Call, Drawer, Scene
-from htd.visualize.drawers.frame import in_image, label, shown_once
-from htd.visualize.drawers.regions import row_of, sources
+from htd.visualize.drawers.base import (
+    Call,
+    Drawer,
+    Scene,
+    in_image,
+    index_of,
+    label,
+    roi_origins,
+    shown_once,
+)
 
 _PROPOSAL = Style("proposal", "white", "--")
 _SHIFTED = Style("shifted box (regression)", "orange", "-")
@@ -101,23 +108,23 @@ class TSDDrawer(Drawer):
 
 
 def origins(stage: nn.Module, seen: Seen, scene: Scene) -> list[int]:
-    """Return for each detection the row (0..R-1) of the RoI that it comes from."""
+    """Return for each detection the RoI (0..R-1) that it comes from."""
     moved = seen.regressed if seen.shifts is None else shift_boxes(seen.regressed, seen.shifts)
-    rows = sources(stage, seen.context, moved, seen.deltas, scene)
-    return [row_of(seen.boxes, seen.regressed[row]) for row in rows]
+    regressed = roi_origins(stage, seen.context, moved, seen.deltas, scene)
+    return [index_of(seen.boxes, seen.regressed[roi]) for roi in regressed]
 
 
-def marks(seen: Seen, row: int, detection: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:
-    """Return what is drawn, in the frame of the image, of the RoI of a row and the detection from it."""
-    proposal = in_image(seen.boxes[row : row + 1], scene, seen.context.convention)
+def marks(seen: Seen, roi: int, detection: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:
+    """Return what is drawn, in the frame of the image, of a RoI and the detection from it."""
+    proposal = in_image(seen.boxes[roi : roi + 1], scene, seen.context.convention)
     box = scene.detections.pred_boxes.tensor[detection]
-    found = [(_DETECTION, box.numpy()), (_PROPOSAL, proposal[0].numpy())]
+    drawn = [(_DETECTION, box.numpy()), (_PROPOSAL, proposal[0].numpy())]
     if seen.shifts is not None:
-        offset = seen.shifts[row_of(seen.regressed, seen.boxes[row])].cpu()
-        found.append((_SHIFTED, shift_boxes(proposal, offset[None])[0].numpy()))
+        offset = seen.shifts[index_of(seen.regressed, seen.boxes[roi])].cpu()
+        drawn.append((_SHIFTED, shift_boxes(proposal, offset[None])[0].numpy()))
     if seen.points is not None:
-        found.append((_POINTS, bin_ways(proposal[0], seen.points[row].cpu()).numpy()))
-    return found
+        drawn.append((_POINTS, bin_ways(proposal[0], seen.points[roi].cpu()).numpy()))
+    return drawn
 
 
 def bin_ways(box: Tensor, offsets: Tensor) -> Tensor:

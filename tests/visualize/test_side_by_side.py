@@ -49,8 +49,8 @@ def test_boxes_are_where_they_belong():
     assert left[60:150, 178:183].any(axis=1).mean() > 0.9  # right side of the true box, at x = 3 * 60
     assert right[110:230, 208:213].any(axis=1).mean() > 0.9  # right side of the kept detection, at 3 * 70
     assert not right[:, 3 * 95 :].any()  # the other one has too low a score
-    everything = draw_side_by_side(GRAY, None, detections(), NAMES, 0.1)[24:].astype(int)
-    assert (np.abs(everything - 128).max(axis=2) > 20)[:, 3 * 95 :].any()
+    all_boxes = draw_side_by_side(GRAY, None, detections(), NAMES, 0.1)[24:].astype(int)
+    assert (np.abs(all_boxes - 128).max(axis=2) > 20)[:, 3 * 95 :].any()
 
 
 def test_nothing_to_draw_and_masks():
@@ -153,7 +153,7 @@ def test_a_results_file(tmp_path):
     np.testing.assert_array_equal(picture, draw_side_by_side(image, truth(classes=(0,)), one, NAMES))
     with pytest.raises(UserError, match="b.jpg cannot be read"):
         draw_results(truth_file, tmp_path, results, tmp_path / "out")
-    with pytest.raises(UserError, match="no.json does not exist; an evaluation writes"):
+    with pytest.raises(UserError, match="no.json does not exist"):
         draw_results(truth_file, tmp_path, tmp_path / "no.json", tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""What drawers share: from the network's input to the image, maps over it, and the regions that are shown."""
+"""Which drawers a model has, and what they share: the frame of the image, maps over it, regions shown."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,12 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from htd.layers import InclusiveBoxes
-from htd.visualize.drawers import Scene
-from htd.visualize.drawers.frame import color_map, heat_map, in_image, label, points_in_image, shown_once
+from htd.visualize import draw_model
+from htd.visualize.canvas import color_map, heat_map
+from htd.visualize.drawers import Scene, drawers_of
+from htd.visualize.drawers.base import in_image, label, points_in_image, shown_once
+from tests.configs.reduced import build
+from tests.visualize.small import inputs_and_image
 
 
 def scene(max_regions=2):
@@ -52,3 +56,23 @@ def test_cells_in_their_colors():
     expected[6:, 8:, 0] += 120  # what lies beyond the cells is drawn as the last of them
     expected[:6, :4, 1] += 60
     np.testing.assert_allclose(picture, expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ("htd/htd_r50_fpn_1x", ["htd"]),
+        ("htc/htc_r50_fpn_1x", ["htc"]),
+        ("tsd/tsd_faster_r50_fpn_1x", ["tsd"]),
+        ("tood/tood_r50_fpn_1x", ["tood"]),
+        ("salt/salt_r50_fpn_1x", ["salt"]),
+        ("tood/tood_retinanet_r50_fpn_1x", []),
+        ("htc/htc_box_r50_fpn_1x", []),
+        *((f"baselines/{name}_r50_fpn_1x", []) for name in ("cascade_mask_rcnn", "faster_rcnn", "gfl")),
+    ],
+)
+def test_each_system_has_its_drawer(config, names):
+    model = build(f"configs/{config}.py").eval()
+    assert [drawer.name for drawer in drawers_of(model)] == ["detections", *names]
+    # Without a detection there is nothing to look at.
+    assert list(draw_model(model, *inputs_and_image(), score_threshold=1.0)) == ["detections"]
