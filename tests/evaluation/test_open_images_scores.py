@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htd.evaluation.open_images_rules import OfficialRule, OpenImagesTruth, PublishedRule, score
-from htd.evaluation.open_images_scores import BoxTable, expand, score_classes
+from htd.errors import UserError
+from htd.evaluation.open_images_scores import (
+    BoxTable,
+    OfficialRule,
+    OpenImagesTruth,
+    PublishedRule,
+    expand,
+    score,
+    score_classes,
+)
 
 from .open_images_loops import score_by_loops
 
@@ -234,3 +242,42 @@ def test_a_second_opinion(seed):
 def _coco(image, number, box):
     x1, y1, x2, y2 = box
     return {"image_id": image, "category_id": number + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+
+
+rules = pytest.mark.parametrize("rule", [PublishedRule, OfficialRule])
+
+
+def ap_of(rule, box, group):
+    """Return the AP of a detection in an image with one object, or group of objects, (0, 0, 10, 10)."""
+    one = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    objects = BoxTable(*one, np.array([[0.0, 0, 10, 10]]), np.array([group]))
+    truth = OpenImagesTruth(["x"], objects, *[np.zeros((0, 2), int)] * 2, np.eye(1, dtype=bool))
+    return score(truth, BoxTable(*one, np.array([box], float), np.ones(1)), rule).ap[0]
+
+
+@rules
+def test_iou_from_which_an_object_is_found(rule):
+    """The detection has IoU 0.7 with the object."""
+    found = [ap_of(rule(iou_threshold=value), (0, 0, 10, 7), False) for value in (0.5, 0.7, 0.71, 1.0)]
+    assert found == [1, 1, 0, 0]
+    assert ap_of(rule(group_share=1.0), (0, 0, 10, 7), False) == 1 == ap_of(rule(), (0, 0, 10, 5), False)
+    assert ap_of(rule(), (0, 0, 10, 4.9), False) == 0
+
+
+@rules
+def test_share_from_which_a_detection_lies_in_a_group(rule):
+    """A quarter of the detection does, and another one lies in it wholly."""
+    found = [ap_of(rule(group_share=value), (0, 0, 20, 20), True) for value in (0.2, 0.25, 0.26, 1.0)]
+    assert found == [1, 1, 0, 0] and ap_of(rule(group_share=1.0), (0, 0, 5, 5), True) == 1
+    assert ap_of(rule(iou_threshold=1.0), (0, 0, 10, 20), True) == 1 == ap_of(rule(), (0, 0, 10, 20), True)
+    assert ap_of(rule(), (0, 0, 10, 21), True) == 0
+
+
+@rules
+@pytest.mark.parametrize("value", [0.0, 50.0, float("nan"), "abc"])
+def test_limits_that_cannot_be(rule, value):
+    for name in ("iou_threshold", "group_share"):
+        with pytest.raises(UserError, match=f"{name} is {value}"):
+            rule(**{name: value})
+    with pytest.raises(UserError, match="group_weight is -1"):
+        PublishedRule(group_weight=-1)

@@ -9,7 +9,7 @@ from htd.evaluation.open_images_results import (
     write_challenge_csv,
     write_detections,
 )
-from htd.evaluation.open_images_rules import OfficialRule, PublishedRule
+from htd.evaluation.open_images_scores import OfficialRule, PublishedRule
 from htd.evaluation.test_time_augmentation import AveragedViews
 from htd.evaluation.views import View
 

@@ -1,7 +1,7 @@
-"""The implementations of COCO evaluation that can be at hand, behind one call.
+"""The implementations of COCO evaluation that may be installed, behind one call.
 
 All give the same numbers; they differ in time and memory. Each takes ground truth as pycocotools'
-``COCO`` object and detections as a list in COCO's result format, and leaves both as they were.
+``COCO`` object and detections as a list in COCO's result format, and changes neither.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def choose_backend(name: str) -> tuple[str, Evaluate]:
     """Return a printable name and the evaluating function.
 
     Args:
-        name: ``"hotcoco"``, ``"detectron2"`` (its compiled extension), ``"pycocotools"``, or
-            ``"auto"`` for the first of these that is installed.
+        name: ``"hotcoco"``, ``"detectron2"`` (its compiled extension), ``"pycocotools"``, or ``"auto"`` for
+            the first of these that is installed.
 
     Raises:
         UserError: the name is unknown or the package is not installed.
@@ -52,7 +52,7 @@ def choose_backend(name: str) -> tuple[str, Evaluate]:
         raise UserError(f"evaluation backend {name!r} is unknown; take auto or one of {', '.join(_BACKENDS)}")
     evaluate, installed = _BACKENDS[name]
     if not installed():
-        raise UserError(f"evaluation backend {name!r} is not installed; install it or take backend=auto")
+        raise UserError(f"evaluation backend {name!r} is not installed; take backend=auto")
     package = "detectron2._C" if name == "detectron2" else f"{name} {importlib.metadata.version(name)}"
     return package, evaluate
 

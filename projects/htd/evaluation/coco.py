@@ -24,10 +24,9 @@ class COCOEvaluator(Detectron2COCOEvaluator):
     """Box and mask AP of COCO-format data.
 
     ``evaluate()`` returns for each task AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl
-    and AP-<class>, in percent; NaN where there is no ground truth, 0 where there are no detections. It
-    may be called any number of times. Call it in the main process only: hotcoco hangs in a process
-    that was forked from one that has used it. Objects without a valid mask are left out of ``segm``, with
-    a warning, and count in ``bbox`` alone (``TaskAnnotations``).
+    and AP-<class>, in percent; NaN where there is no ground truth, 0 where there are no detections. Call it
+    in the main process only: hotcoco hangs in a process that was forked from one that has used it.
+    :class:`TaskAnnotations` says what counts in which task.
 
     Args:
         dataset_name: a data set in Detectron2's catalogs.
@@ -55,8 +54,8 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         known = MetadataCatalog.get(dataset_name).get("json_file") or dataset_name in DatasetCatalog.list()
         if not known:
             raise UserError(
-                f"data set {dataset_name!r} is not known to the evaluator; load it first (dataloader.test) "
-                "or correct dataloader.evaluator.dataset_name"
+                f"data set {dataset_name!r} is not loaded; correct dataloader.evaluator.dataset_name or "
+                "dataloader.test"
             )
         tasks = [tasks] if isinstance(tasks, str) else tasks
         unknown = set(tasks or ()) - set(TASKS)
@@ -71,8 +70,8 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         self._evaluable = self._truth.tasks
         if "segm" in (tasks or ()) and "segm" not in self._evaluable:
             raise UserError(
-                f"annotation file {self._metadata.json_file} has no masks, so segm cannot be evaluated; "
-                "leave it out of dataloader.evaluator.tasks"
+                f"annotation file {self._metadata.json_file} has no masks; leave segm out of "
+                "dataloader.evaluator.tasks"
             )
         self._backend_name, self._evaluate = choose_backend(backend)
         self._logger.info("COCO evaluation uses %s", self._backend_name)
@@ -88,7 +87,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         for single, output in zip(inputs, outputs, strict=True):
             super().process([single], [output])
             if "instances" in output:
-                # Kept with the detections, of which there may be none, and gathered from all ranks with them.
+                # Of an image without detections, too; gathered from all ranks with them.
                 self._predictions[-1]["with_masks"] = output["instances"].has("pred_masks")
 
     def _eval_predictions(self, predictions: list[dict], img_ids: Sequence[int] | None = None) -> None:
@@ -98,7 +97,9 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             UserError: an image is unknown or occurs twice, a value is not finite, a class does not exist, or
                 ``"segm"`` is asked for and there are no masks.
         """
-        categories = self._categories()
+        mapping = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        # The category id of each class.
+        categories = sorted(mapping, key=mapping.get) if mapping else sorted(self._coco_api.cats)
         detections = self._detections(predictions, categories)
         if self._output_dir:
             path = Path(self._output_dir) / "coco_instances_results.json"
@@ -108,17 +109,11 @@ class COCOEvaluator(Detectron2COCOEvaluator):
             self._logger.info("%s has no annotations: results are not evaluated", self._metadata.json_file)
             return
         if not detections:
-            self._logger.warning(
-                "no detections at all, so every AP is 0: the model is hardly trained, or its score threshold "
-                "is too high"
-            )
+            self._logger.warning("no detections at all, so every AP is 0; is the score threshold too high?")
         names = [self._coco_api.cats[category]["name"] for category in sorted(self._coco_api.cats)]
         with_masks = any(prediction["with_masks"] for prediction in predictions)
         if "segm" in (self._tasks or ()) and not with_masks:
-            raise UserError(
-                "the model predicts no masks, so segm cannot be evaluated; leave it out of "
-                "dataloader.evaluator.tasks"
-            )
+            raise UserError("the model predicts no masks; leave segm out of dataloader.evaluator.tasks")
         if with_masks and "segm" not in self._evaluable:
             self._logger.warning("%s has no masks: segm is not evaluated", self._metadata.json_file)
         for task in self._tasks or [t for t in self._evaluable if with_masks or t != "segm"]:
@@ -136,11 +131,6 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         overall = {key: value for key, value in precisions.items() if not key.startswith("AP-")}
         return overall | recalls | precisions
 
-    def _categories(self) -> list[int]:
-        """Return the category id of each class."""
-        mapping = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        return sorted(mapping, key=mapping.get) if mapping else sorted(self._coco_api.cats)
-
     def _detections(self, predictions: list[dict], categories: list[int]) -> list[dict]:
         """Return all detections with original category ids, in new dictionaries."""
         where = self._metadata.json_file
@@ -148,27 +138,25 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         unknown = [image for image in counts if image not in self._coco_api.imgs]
         if unknown:
             raise UserError(
-                f"predictions for image ids {unknown[:5]} that {where} does not list; "
-                "do dataloader.test and dataloader.evaluator name the same data set?"
+                f"there are predictions for image ids {unknown[:5]}, which {where} does not list; do "
+                "dataloader.test and dataloader.evaluator name the same data set?"
             )
         twice = [image for image, count in counts.items() if count > 1]
         if twice:
-            raise UserError(
-                f"image ids {twice[:5]} were predicted more than once; reset the evaluator between runs"
-            )
-        found = []
+            raise UserError(f"image ids {twice[:5]} were predicted twice; reset the evaluator between runs")
+        detections = []
         for prediction in predictions:
             for item in prediction["instances"]:
                 _check_detection(item, len(categories), where)
-                found.append(item | {"category_id": categories[item["category_id"]]})
-        return found
+                detections.append(item | {"category_id": categories[item["category_id"]]})
+        return detections
 
 
 def _check_detection(item: dict, num_classes: int, where: str) -> None:
     if not all(math.isfinite(value) for value in (item["score"], *item["bbox"])):
         raise UserError(
-            f"image id {item['image_id']} has a detection that is not finite (score {item['score']}, "
-            f"box {item['bbox']}); the weights are probably not finite either"
+            f"image id {item['image_id']} has a detection that is not finite (score {item['score']}, box "
+            f"{item['bbox']}); are the weights?"
         )
     if not 0 <= item["category_id"] < num_classes:
         raise UserError(

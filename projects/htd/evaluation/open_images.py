@@ -15,8 +15,7 @@ from detectron2.utils import comm
 
 from htd.errors import UserError
 from htd.evaluation.open_images_results import Detections, check_classes, write_detections
-from htd.evaluation.open_images_rules import OfficialRule, OpenImagesTruth, PublishedRule, score
-from htd.evaluation.open_images_scores import BoxTable
+from htd.evaluation.open_images_scores import BoxTable, OfficialRule, OpenImagesTruth, PublishedRule, score
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -25,9 +24,9 @@ class OpenImagesEvaluator(DatasetEvaluator):
     """AP at one IoU with classes expanded along the hierarchy and groups of objects, see ``score_classes``.
 
     ``evaluate()`` returns under ``bbox``, in percent: AP50 (mean over the classes that have objects), AR50
-    (the share of the objects that is found, mean over classes), MeanRecall50 (what the published evaluator
-    calls so: the mean of the recalls after each detection) and AP50-<class>, NaN for classes without objects;
-    50 stands for the rule's IoU in percent.
+    (the share of the objects that is found, mean over classes), MeanRecall50 (of the published evaluator: the
+    mean of the recalls after each detection) and AP50-<class>, NaN for classes without objects; 50 stands for
+    the rule's IoU in percent.
 
     Args:
         dataset_name: a data set that ``open_images_dataset`` has registered.
@@ -50,8 +49,8 @@ class OpenImagesEvaluator(DatasetEvaluator):
         metadata = MetadataCatalog.get(dataset_name) if dataset_name in DatasetCatalog.list() else None
         if metadata is None or metadata.get("class_ancestors") is None:
             raise UserError(
-                f"data set {dataset_name!r} is none of OpenImages that was loaded; load it by "
-                "open_images_dataset (dataloader.test) or correct dataloader.evaluator.dataset_name"
+                f"data set {dataset_name!r} is no OpenImages data that were loaded; correct "
+                "dataloader.evaluator.dataset_name or dataloader.test"
             )
         self.dataset_name, self.rule = dataset_name, rule
         self.distributed, self.output_dir = distributed, output_dir
@@ -73,13 +72,11 @@ class OpenImagesEvaluator(DatasetEvaluator):
                 and ``pred_classes``.
         """
         for single, output in zip(inputs, outputs, strict=True):
-            found = output["instances"].to("cpu")
-            boxes = relative(
-                found.pred_boxes.tensor.double().numpy(), single["height"], single["width"], self._end
-            )
-            self._predictions.append(
-                (single["image_id"], boxes, found.scores.double().numpy(), found.pred_classes.numpy())
-            )
+            instances = output["instances"].to("cpu")
+            boxes = instances.pred_boxes.tensor.double().numpy()
+            boxes = relative(boxes, single["height"], single["width"], self._end)
+            scores, classes = instances.scores.double().numpy(), instances.pred_classes.numpy()
+            self._predictions.append((single["image_id"], boxes, scores, classes))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Score the predictions of all ranks.
@@ -111,27 +108,19 @@ class OpenImagesEvaluator(DatasetEvaluator):
             _LOGGER.info("results are kept in %s", path)
             write_detections(path, detections)
         if not len(detections.table):
-            _LOGGER.warning(
-                "no detections at all, so every AP is 0: the model is hardly trained, its score threshold is "
-                "too high, or the file of detections is empty"
-            )
-        found = score(self._truth, self._numbered(detections), self.rule)
-        with_objects = found.objects > 0
+            _LOGGER.warning("no detections at all, so every AP is 0; is the score threshold too high?")
+        scores = score(self._truth, self._numbered(detections), self.rule)
+        with_objects = scores.objects > 0
         iou = f"{100 * self.rule.iou_threshold:g}"
-        means = {f"AP{iou}": found.ap, f"AR{iou}": found.recall, f"MeanRecall{iou}": found.mean_recall}
+        means = {f"AP{iou}": scores.ap, f"AR{iou}": scores.recall, f"MeanRecall{iou}": scores.mean_recall}
         result = {
             key: float(100 * values[with_objects].mean()) if with_objects.any() else float("nan")
             for key, values in means.items()
         }
         text = ", ".join(f"{key} {value:.2f}" for key, value in result.items())
-        _LOGGER.info(
-            "%s by %s over %d classes with objects: %s",
-            self.dataset_name,
-            type(self.rule).__name__,
-            with_objects.sum(),
-            text,
-        )
-        result |= {f"AP{iou}-{name}": float(100 * ap) for name, ap in zip(self.names, found.ap, strict=True)}
+        where = f"{self.dataset_name} by {type(self.rule).__name__}"
+        _LOGGER.info("%s over %d classes with objects: %s", where, with_objects.sum(), text)
+        result |= {f"AP{iou}-{name}": float(100 * ap) for name, ap in zip(self.names, scores.ap, strict=True)}
         return {"bbox": result}
 
     def _detections(self, predictions: list[tuple]) -> Detections:
@@ -139,9 +128,7 @@ class OpenImagesEvaluator(DatasetEvaluator):
         ids = [prediction[0] for prediction in predictions]
         twice = [image for image, times in Counter(ids).items() if times > 1]
         if twice:
-            raise UserError(
-                f"images {twice[:5]} were predicted more than once; reset the evaluator between runs"
-            )
+            raise UserError(f"images {twice[:5]} were predicted twice; reset the evaluator between runs")
         if not predictions:
             return Detections([], BoxTable(*(np.zeros(0, int),) * 2, np.zeros((0, 4)), np.zeros(0)))
         boxes, scores, classes = (np.concatenate(parts) for parts in list(zip(*predictions, strict=True))[1:])
@@ -149,8 +136,7 @@ class OpenImagesEvaluator(DatasetEvaluator):
         wrong = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & np.isfinite(scores)))
         if len(wrong):
             raise UserError(
-                f"image {ids[images[wrong[0]]]} has a detection that is not finite; the weights are probably "
-                "not finite either"
+                f"image {ids[images[wrong[0]]]} has a detection that is not finite; are the weights?"
             )
         return Detections(ids, BoxTable(images, classes, boxes, scores))
 
@@ -159,12 +145,8 @@ class OpenImagesEvaluator(DatasetEvaluator):
         numbers = {identifier: number for number, identifier in enumerate(self._truth.ids)}
         unknown = [identifier for identifier in detections.ids if identifier not in numbers]
         if unknown:
-            _LOGGER.warning(
-                "%d images with detections are not in %s and have no objects then (first: %s)",
-                len(unknown),
-                self.dataset_name,
-                ", ".join(unknown[:3]),
-            )
+            first = ", ".join(unknown[:3])
+            _LOGGER.warning("%d images are not in %s (first: %s)", len(unknown), self.dataset_name, first)
             numbers |= {identifier: len(numbers) + k for k, identifier in enumerate(unknown)}
         table = detections.table
         places = np.array([numbers[identifier] for identifier in detections.ids], np.int64)
@@ -184,19 +166,19 @@ def read_truth(records: Sequence[dict], ancestors: Sequence[Sequence[int]], end:
         ancestors: for each class its own number and those of the classes above it.
         end: how many pixels the records' boxes reach beyond the annotated ends.
     """
-    ids, boxes, rows, labels = [], [np.zeros((0, 4))], [], ([], [])
+    ids, boxes, objects, labels = [], [np.zeros((0, 4))], [], ([], [])
     for image, record in enumerate(records):
         ids.append(record["image_id"])
         items = record["annotations"]
-        found = np.array([item["bbox"] for item in items], float).reshape(-1, 4)
-        boxes.append(relative(found, record["height"], record["width"], end))
-        rows += [(image, item["category_id"], item["is_group"]) for item in items]
+        pixels = np.array([item["bbox"] for item in items], float).reshape(-1, 4)
+        boxes.append(relative(pixels, record["height"], record["width"], end))
+        objects += [(image, item["category_id"], item["is_group"]) for item in items]
         for key, verified in zip(("positive_classes", "negative_classes"), labels, strict=True):
             verified += [(image, number) for number in record[key]]
-    table = np.array(rows, np.int64).reshape(-1, 3)
+    images, classes, groups = np.array(objects, np.int64).reshape(-1, 3).T
     matrix = np.zeros((len(ancestors), len(ancestors)), bool)
     for number, above in enumerate(ancestors):
         matrix[number, above] = True
     positives, negatives = (np.array(verified, np.int64).reshape(-1, 2) for verified in labels)
-    objects = BoxTable(table[:, 0], table[:, 1], np.concatenate(boxes), table[:, 2].astype(bool))
-    return OpenImagesTruth(ids, objects, positives, negatives, matrix)
+    table = BoxTable(images, classes, np.concatenate(boxes), groups.astype(bool))
+    return OpenImagesTruth(ids, table, positives, negatives, matrix)

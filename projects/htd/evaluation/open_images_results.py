@@ -29,9 +29,9 @@ class Detections:
     table: BoxTable
 
 
-def detections_from_rows(ids: Sequence[str], rows: Sequence[Sequence[float]]) -> Detections:
-    """Return detections from the image of each row and rows of (x1, y1, x2, y2, score, class)."""
-    values = np.array(rows, np.float64).reshape(-1, 6)
+def _detections(ids: Sequence[str], values: Sequence[Sequence[float]]) -> Detections:
+    """Return detections from the image of each one and its (x1, y1, x2, y2, score, class)."""
+    values = np.array(values, np.float64).reshape(-1, 6)
     numbers = {identifier: number for number, identifier in enumerate(dict.fromkeys(ids))}
     images = np.array([numbers[identifier] for identifier in ids], np.int64)
     table = BoxTable(images, values[:, 5].astype(np.int64), values[:, :4], values[:, 4])
@@ -44,42 +44,33 @@ def read_detections(path: str | Path) -> Detections:
     Raises:
         UserError: the file is missing or no text, a line is malformed, or the boxes are in pixels.
     """
-    ids, rows = [], []
+    ids, detections = [], []
     for number, line in enumerate(_text(path).splitlines(), start=1):
-        identifier, *values = line.split() or [""]
+        identifier, *texts = line.split() or [""]
         if not identifier:
             continue
         try:
-            row = [float(value) for value in values]
+            values = [float(text) for text in texts]
         except ValueError:
-            row = []
-        if len(row) != 6 or not all(map(math.isfinite, row)) or not _is_class(row[5]):
+            values = []
+        with_class = len(values) == 6 and all(map(math.isfinite, values)) and 1 <= values[5] < 2**31
+        if not with_class or values[5] % 1:
             raise UserError(
-                f"detections {path}, line {number}: it is not of the form image x1 y1 x2 y2 score class, "
-                "with a class from 1; correct the line, or convert results in COCO's format (.json) by "
-                "tools/convert_open_images_results.py"
+                f"detections {path}, line {number}: not of the form image x1 y1 x2 y2 score class, class "
+                "from 1; convert COCO's results (.json) by tools/convert_open_images_results.py"
             )
         ids.append(identifier)
-        rows.append([*row[:5], row[5] - 1])
-    detections = detections_from_rows(ids, rows)
-    _check_relative(path, detections.table.boxes)
-    return detections
-
-
-def _check_relative(path: str | Path, boxes: np.ndarray) -> None:
-    """Refuse a file most of whose boxes (N, 4) end far outside of the image, which those in pixels do."""
+        detections.append([*values[:5], values[5] - 1])
+    detections = _detections(ids, detections)
+    boxes = detections.table.boxes
     outside = boxes[:, 2:].min(axis=1) > 1.5
+    # Boxes in pixels end far outside of the image, if they are taken for parts of its sides.
     if 2 * outside.sum() > len(boxes):
-        x1, y1, x2, y2 = boxes[outside.argmax()]
         raise UserError(
-            f"detections {path} are in pixels, such as the box {x1:g} {y1:g} {x2:g} {y2:g}; they have to be "
-            "parts of the image's width and height, 0 to 1: divide by these"
+            f"detections {path} are in pixels, such as {boxes[outside.argmax()].tolist()}; divide them by "
+            "the image's width and height"
         )
-
-
-def _is_class(number: float) -> bool:
-    """Return whether a number can be that of a class, counted from 1."""
-    return 1 <= number < 2**31 and number % 1 == 0
+    return detections
 
 
 def check_classes(table: BoxTable, num_classes: int, owner: str) -> None:
@@ -91,8 +82,8 @@ def check_classes(table: BoxTable, num_classes: int, owner: str) -> None:
     highest = int(table.classes.max(initial=0))
     if highest >= num_classes:
         raise UserError(
-            f"there are detections of class {highest} (from 0), but {owner} has {num_classes} classes; "
-            "set the model's num_classes, or take detections of these data"
+            f"there are detections of class {highest} (from 0), but {owner} has {num_classes} classes; set "
+            "the model's num_classes"
         )
 
 
@@ -100,7 +91,7 @@ def write_detections(path: str | Path, detections: Detections) -> None:
     """Write the published text, see :func:`read_detections`."""
     lines = [
         f"{image} {x1:.6f} {y1:.6f} {x2:.6f} {y2:.6f} {score:.6f} {number + 1}\n"
-        for image, number, (x1, y1, x2, y2), score in _rows(detections)
+        for image, number, (x1, y1, x2, y2), score in _each(detections)
     ]
     _write(Path(path), "".join(lines))
 
@@ -113,7 +104,7 @@ def write_challenge_csv(path: str | Path, detections: Detections, labels: Sequen
     """
     check_classes(detections.table, len(labels), "the list of the labels")
     lines = [",".join(_COLUMNS) + "\n"]
-    for image, number, (x1, y1, x2, y2), score in _rows(detections):
+    for image, number, (x1, y1, x2, y2), score in _each(detections):
         lines.append(f"{image},{labels[number]},{score:.6f},{x1:.6f},{x2:.6f},{y1:.6f},{y2:.6f}\n")
     _write(Path(path), "".join(lines))
 
@@ -141,27 +132,26 @@ def read_coco_results(results: str | Path, annotations: str | Path, classes: dic
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"results {results} with annotations {annotations} are not in COCO's format "
-            f"({type(error).__name__} {error}); give a list of results, and the file of its data set"
+            f"({type(error).__name__} {error})"
         ) from error
     strange = sorted({name for name in names.values() if name not in classes})
     if strange:
         raise UserError(
-            f"categories {', '.join(strange[:5])} of {annotations} are no classes of OpenImages; "
-            "name them as the class descriptions do, by label or by name"
+            f"categories {', '.join(strange[:5])} of {annotations} are no classes of OpenImages; name them "
+            "by label or by name"
         )
     if missing:
         image, category = missing[0]
         raise UserError(
-            f"results {results}: image id {image!r} or category id {category!r} does not stand in "
-            f"{annotations}; give the annotations of the same data set"
+            f"results {results}: image id {image!r} or category id {category!r} is not in {annotations}"
         )
-    ids, rows = [], []
+    ids, detections = [], []
     for image, category, (x, y, w, h), value in table:
         identifier, width, height = images[image]
         ids.append(identifier)
         box = x / width, y / height, (x + w) / width, (y + h) / height
-        rows.append((*box, value, classes[names[category]]))
-    return detections_from_rows(ids, rows)
+        detections.append((*box, value, classes[names[category]]))
+    return _detections(ids, detections)
 
 
 def _image(entry: dict) -> tuple[str, float, float]:
@@ -180,7 +170,7 @@ def _result(entry: dict) -> tuple[object, object, tuple[float, ...], float]:
     return entry["image_id"], entry["category_id"], box, score
 
 
-def _rows(detections: Detections):
+def _each(detections: Detections):
     table = detections.table
     names = [detections.ids[number] for number in table.images.tolist()]
     return zip(names, table.classes.tolist(), table.boxes.tolist(), table.values.tolist(), strict=True)
@@ -190,11 +180,10 @@ def _text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"detections {path} cannot be read ({error.strerror}); correct the path") from error
+        raise UserError(f"detections {path} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(
-            f"detections {path} are not text in UTF-8 ({error.reason}); unpack the file if it is an archive, "
-            "save it as UTF-8, or name another file"
+            f"detections {path} are not text in UTF-8 ({error.reason}); is it an archive?"
         ) from error
 
 
@@ -202,9 +191,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"detections {path} cannot be written ({error.strerror}); name another file"
-        ) from error
+        raise UserError(f"detections {path} cannot be written ({error.strerror})") from error
 
 
 def _json(path: str | Path):

@@ -1,14 +1,22 @@
-"""Average precision by the rules of the Open Images Challenge, for all images and classes at once.
+"""Average precision on OpenImages, for all images and classes at once, and the rules by which it is judged.
 
-Symbols: I images, K classes, G objects, D detections. Image and class numbers start at 0. A *place* is one
-class in one image: only objects and detections of one place meet.
+Not every class was verified in every image. A detection of a class that was not is neither right nor wrong;
+the rules differ in which classes they judge in which images.
+
+Symbols: I images, K classes, G objects, D detections, N boxes. Image and class numbers start at 0. A *place*
+is one class in one image: only objects and detections of one place meet.
+Paper: The Open Images Dataset V4, section 4.2, https://arxiv.org/abs/1811.00982.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from htd.errors import UserError
 
 # Pairs of a detection and an object that are held at once: 100 bytes or so each.
 _PAIRS = 500_000
@@ -16,11 +24,11 @@ _PAIRS = 500_000
 
 @dataclass(frozen=True)
 class BoxTable:
-    """Boxes of many images, one a row.
+    """Boxes of many images.
 
     Attributes:
         images, classes: (N,) int64.
-        boxes: (N, 4) float, XYXY in any one frame for objects and detections.
+        boxes: (N, 4) float, XYXY, objects and detections in the same frame.
         values: (N,) of detections the score, float; of objects whether it is a group, bool.
     """
 
@@ -32,8 +40,8 @@ class BoxTable:
     def __len__(self) -> int:
         return len(self.images)
 
-    def rows(self, chosen: np.ndarray) -> BoxTable:
-        """Return the rows that a mask or indices choose."""
+    def __getitem__(self, chosen: np.ndarray) -> BoxTable:
+        """Return the boxes that a mask or indices choose."""
         return BoxTable(self.images[chosen], self.classes[chosen], self.boxes[chosen], self.values[chosen])
 
 
@@ -55,6 +63,123 @@ class ClassScores:
     objects: np.ndarray
 
 
+@dataclass(frozen=True)
+class OpenImagesTruth:
+    """What is known of a data set's I images and K classes.
+
+    Attributes:
+        ids: (I,) identifiers of the images.
+        objects: G annotated boxes in parts of the image's sides; ``values`` says which are groups.
+        positives, negatives: (V, 2) int64, image and class of labels verified as present, as absent.
+        ancestors: (K, K) bool: row = class, columns = the class itself and those above it.
+    """
+
+    ids: list[str]
+    objects: BoxTable
+    positives: np.ndarray
+    negatives: np.ndarray
+    ancestors: np.ndarray
+
+
+class PublishedRule:
+    """The rule of TSD's published evaluator, for comparison with its numbers.
+
+    In an image it judges the classes that have an object there, and the first class, which that evaluator
+    sets in place of the labels that were verified as absent. So most false detections are not counted.
+
+    Args:
+        iou_threshold: IoU from which an object is found; 0.5 as published.
+        group_share: part of a detection's area from which it lies in a group of objects; 0.5 as published.
+        group_weight: how much finding a group counts, an object being 1; 1 as published. The group counts as
+            an object in any case.
+
+    Raises:
+        UserError: one of the first two is not above 0 and at most 1, or the third no number of at least 0.
+    """
+
+    def __init__(self, iou_threshold: float = 0.5, group_share: float = 0.5, group_weight: float = 1.0):
+        self.iou_threshold = _overlap("iou_threshold", iou_threshold)
+        self.group_share = _overlap("group_share", group_share)
+        self.group_weight = _checked(
+            "group_weight", group_weight, "of at least 0", lambda number: 0 <= number < math.inf
+        )
+
+    def judged(self, truth: OpenImagesTruth, objects: BoxTable, num_images: int) -> np.ndarray:
+        """Return which classes are judged in which images, (images, K) bool.
+
+        Args:
+            truth: the data set.
+            objects: its objects, expanded.
+            num_images: I, or more where there are detections of images that the data set does not have.
+        """
+        judged = np.zeros((num_images, len(truth.ancestors)), bool)
+        judged[objects.images, objects.classes] = True
+        judged[:, 0] = True
+        return judged
+
+
+class OfficialRule:
+    """The rule of the Open Images Challenge.
+
+    In an image it judges the classes that have an object there, and those that people verified as present
+    or absent. What is above a present class is present; what is below an absent class is absent.
+
+    Args:
+        iou_threshold, group_share: see :class:`PublishedRule`; both are 0.5 in the challenge.
+
+    Raises:
+        UserError: one of them is not above 0 and at most 1.
+    """
+
+    group_weight = 1.0
+
+    def __init__(self, iou_threshold: float = 0.5, group_share: float = 0.5):
+        self.iou_threshold = _overlap("iou_threshold", iou_threshold)
+        self.group_share = _overlap("group_share", group_share)
+
+    def judged(self, truth: OpenImagesTruth, objects: BoxTable, num_images: int) -> np.ndarray:
+        """Return which classes are judged in which images, as :meth:`PublishedRule.judged`."""
+        judged = np.zeros((num_images, len(truth.ancestors)), bool)
+        judged[objects.images, objects.classes] = True
+        for labels, implied in ((truth.positives, truth.ancestors), (truth.negatives, truth.ancestors.T)):
+            places, classes = np.nonzero(implied[labels[:, 1]])
+            judged[labels[places, 0], classes] = True
+        return judged
+
+
+def score(truth: OpenImagesTruth, detections: BoxTable, rule: PublishedRule | OfficialRule) -> ClassScores:
+    """Expand objects and detections along the hierarchy, drop what is not judged, and score the rest.
+
+    Args:
+        truth: the data set.
+        detections: in parts of the image's sides; image numbers from I on are those of images that the
+            data set does not have, in which there is no object.
+        rule: one of the rules here.
+    """
+    objects = expand(truth.objects, truth.ancestors)
+    num_images = max(len(truth.ids), 1 + int(detections.images.max(initial=-1)))
+    judged = rule.judged(truth, objects, num_images)
+    kept = expand(detections, truth.ancestors, judged)
+    return score_classes(
+        objects,
+        kept,
+        len(truth.ancestors),
+        iou_threshold=rule.iou_threshold,
+        group_share=rule.group_share,
+        group_weight=rule.group_weight,
+    )
+
+
+def _overlap(name: str, value: float) -> float:
+    return _checked(name, value, "above 0 and at most 1", lambda number: 0 < number <= 1)
+
+
+def _checked(name: str, value: float, wanted: str, allowed: Callable[[float], bool]) -> float:
+    if not isinstance(value, (int, float)) or not allowed(value):
+        raise UserError(f"OpenImages rule: {name} is {value}; it has to be a number {wanted}")
+    return value
+
+
 def expand(table: BoxTable, ancestors: np.ndarray, judged: np.ndarray | None = None) -> BoxTable:
     """Return one copy of each box for its own class and for each class above it.
 
@@ -73,7 +198,7 @@ def expand(table: BoxTable, ancestors: np.ndarray, judged: np.ndarray | None = N
         # Before the boxes are copied: most detections go here.
         kept = judged[table.images[rows], classes]
         rows, classes = rows[kept], classes[kept]
-    return replace(table.rows(rows), classes=classes)
+    return replace(table[rows], classes=classes)
 
 
 def score_classes(
@@ -88,12 +213,9 @@ def score_classes(
     """Match detections with objects, place by place, and return AP and recall of each class.
 
     A detection is true if the object that it overlaps most has IoU >= ``iou_threshold`` and no better scored
-    detection took it. One that is not true, but has at least ``group_share`` of its area in a group, is no
-    detection at all; each group that was met so counts as found once, with the best score among those.
-    Whatever is left is false. Groups count as objects. AP is the area under the precision made monotonous,
-    over all recalls.
-
-    Paper: A. Kuznetsova et al., The Open Images Dataset V4, section 4.2; Open Images Challenge 2018.
+    detection took it. One that is not true, but has at least ``group_share`` of its area in a group, is
+    ignored; each such group counts as found once, with the best score among those detections. All others are
+    false. Groups count as objects. AP is the area under the precision made monotonous, over all recalls.
 
     Args:
         objects: expanded objects.
@@ -104,15 +226,15 @@ def score_classes(
         group_weight: how much of an object the finding of a group is.
     """
     order = np.lexsort((-detections.values, _places(detections, num_classes)))
-    detections = detections.rows(order)
-    single, group = objects.rows(~objects.values), objects.rows(objects.values)
-    best, found = _best(detections, single, num_classes, _iou)
+    detections = detections[order]
+    single, group = objects[~objects.values], objects[objects.values]
+    best, ious = _best(detections, single, num_classes, _iou)
     true = np.zeros(len(detections), bool)
-    candidates = np.flatnonzero(found >= iou_threshold)
-    # Rows of a place are in the order of their scores, so the first to name an object is the best.
+    candidates = np.flatnonzero(ious >= iou_threshold)
+    # Detections of a place are in the order of their scores, so the first to name an object is the best.
     true[candidates[np.unique(best[candidates], return_index=True)[1]]] = True
     rest = np.flatnonzero(~true)
-    met, share = _best(detections.rows(rest), group, num_classes, _share)
+    met, share = _best(detections[rest], group, num_classes, _share)
     inside = share >= group_share
     first = rest[inside][np.unique(met[inside], return_index=True)[1]]
     false = np.zeros(len(detections), bool)
@@ -122,7 +244,7 @@ def score_classes(
     weights = np.concatenate((true[true | false].astype(float), np.full(len(first), group_weight)))
     misses = np.concatenate((false[true | false].astype(float), np.zeros(len(first))))
     numbers = np.bincount(objects.classes, minlength=num_classes)
-    return _curves(detections.rows(counted), weights, misses, numbers)
+    return _curves(detections[counted], weights, misses, numbers)
 
 
 def _curves(table: BoxTable, weights: np.ndarray, misses: np.ndarray, numbers: np.ndarray) -> ClassScores:
@@ -148,19 +270,19 @@ def _places(table: BoxTable, num_classes: int) -> np.ndarray:
 
 
 def _best(detections: BoxTable, others: BoxTable, num_classes: int, overlap) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row of the box in the same place that each detection overlaps most, and by how much.
+    """Return the index of the box in the same place that each detection overlaps most, and by how much.
 
     Args:
         overlap: function of boxes (P, 4) and (P, 4) that returns (P,).
 
     Returns:
-        (D,) int64 rows of ``others``, -1 where the place has none; (D,) float64, -1 there.
+        (D,) int64 indices into ``others``, -1 where the place has none; (D,) float64, -1 there.
     """
     order = np.argsort(_places(others, num_classes), kind="stable")
     places, wanted = _places(others, num_classes)[order], _places(detections, num_classes)
     first = np.searchsorted(places, wanted, side="left")
     counts = np.searchsorted(places, wanted, side="right") - first
-    rows, values = np.full(len(detections), -1), np.full(len(detections), -1.0)
+    indices, values = np.full(len(detections), -1), np.full(len(detections), -1.0)
     some = np.flatnonzero(counts)
     ends = np.cumsum(counts[some])
     for part in np.split(
@@ -171,13 +293,13 @@ def _best(detections: BoxTable, others: BoxTable, num_classes: int, overlap) -> 
         number = counts[part]
         left = np.repeat(part, number)
         right = order[np.repeat(first[part], number) + _count_up(number)]
-        found = overlap(detections.boxes[left], others.boxes[right])
+        overlaps = overlap(detections.boxes[left], others.boxes[right])
         starts = np.cumsum(number) - number
-        values[part] = np.maximum.reduceat(found, starts)
+        values[part] = np.maximum.reduceat(overlaps, starts)
         # Of equals the first.
-        equal = np.flatnonzero(found == np.repeat(values[part], number))
-        rows[part] = right[equal[np.searchsorted(equal, starts)]]
-    return rows, values
+        equal = np.flatnonzero(overlaps == np.repeat(values[part], number))
+        indices[part] = right[equal[np.searchsorted(equal, starts)]]
+    return indices, values
 
 
 def _count_up(counts: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Ground truth that every implementation of COCO evaluation understands alike."""
+"""Annotations in a form that every implementation of COCO evaluation understands alike."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ TASKS = ("bbox", "segm")
 class TaskAnnotations:
     """The objects of an annotation file that a model is to find, by task.
 
-    An object without a valid mask (``htd.segmentation``) is demanded by ``bbox`` but not by ``segm``, in
-    which a detection of it is false: it is background there, as it is to a training with masks. An
-    annotation without a box of four numbers is demanded by neither.
+    An object without a valid mask (``htd.segmentation``) counts in ``bbox`` alone. In ``segm`` it is
+    background, as in a training with masks, so a detection of it is false. An annotation without a box of
+    four numbers counts in neither.
 
     Args:
         content: the file; it is changed in place and becomes the ground truth of ``bbox``.
@@ -37,7 +37,7 @@ class TaskAnnotations:
     def __init__(self, content: COCO, where: str):
         _check_ids(content, where)
         self._boxes, self._where = content, where
-        # Implementations stop at what is no segmentation even where they need none.
+        # Some implementations fail on an invalid segmentation even where they need none.
         self._segmentations = _clean(content)
 
     def of(self, task: str) -> COCO:
@@ -57,11 +57,8 @@ class TaskAnnotations:
         kept = [entry | {"segmentation": self._segmentation(entry)} for entry in entries]
         kept = [entry for entry in kept if entry["segmentation"]]
         if len(kept) < len(entries):
-            logger.warning(
-                "%s: %d objects have no valid mask: segm is evaluated without them",
-                self._where,
-                len(entries) - len(kept),
-            )
+            without = len(entries) - len(kept)
+            logger.warning("%s: segm leaves out %d objects without a valid mask", self._where, without)
         masks = COCO()
         masks.dataset = self._boxes.dataset | {"annotations": kept}
         with quiet():
@@ -80,8 +77,7 @@ def _check_ids(content: COCO, where: str) -> None:
     repeated = [key for key, count in Counter(entry["id"] for entry in annotations).items() if count > 1]
     if repeated:
         raise UserError(
-            f"annotation file {where}: {len(repeated)} annotation ids occur more than once (first: "
-            f"{repeated[:5]}); give each annotation its own id"
+            f"annotation file {where}: {len(repeated)} annotation ids are repeated (first: {repeated[:5]})"
         )
     wrong = [image for image in content.imgs if not isinstance(image, int) or image < 0]
     if wrong:
@@ -89,7 +85,7 @@ def _check_ids(content: COCO, where: str) -> None:
 
 
 def _clean(content: COCO) -> dict[int, Any]:
-    """Complete and count the annotations anew, in place; return what they had for masks, by new id."""
+    """Complete and renumber the annotations, in place; return their segmentations by new id."""
     for image in content.imgs.values():
         for side in {"height", "width"} & image.keys():
             value = image.pop(side)
@@ -101,7 +97,7 @@ def _clean(content: COCO) -> dict[int, Any]:
         if entry["image_id"] in content.imgs and entry["category_id"] in content.cats and _has_box(entry)
     ]
     for number, entry in enumerate(kept, start=1):
-        # pycocotools takes a match with annotation 0 for none, so ids are counted anew from 1.
+        # pycocotools takes a match with annotation 0 for none, so ids count from 1.
         entry["id"] = number
         entry["iscrowd"] = int(entry.get("iscrowd") or 0)
         if entry.get("area") is None:
@@ -115,6 +111,5 @@ def _clean(content: COCO) -> dict[int, Any]:
 
 
 def _has_box(entry: dict) -> bool:
-    """Return whether an annotation has a box of four numbers; what has none cannot be found either."""
     box = entry.get("bbox")
     return isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
