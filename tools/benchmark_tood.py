@@ -15,7 +15,7 @@ from benchmark_measure import Comparison, compare
 from benchmark_models import Candidate, Settings, beside_the_first, from_config
 from benchmark_tables import Table
 from htd.layers import sample_coordinates
-from htd.modeling.tood.task_decomposition import conv1x1_of_layers
+from htd.modeling.tood.head import conv1x1_of_layers
 
 FINEST, LAYERS, CHANNELS = (100, 168), 6, 256
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -73,7 +73,7 @@ def _beside_atss(
     candidates = [Candidate("ATSS", partial(from_config, _ATSS, given))]
     for switch in switches:
         phase = "" if len(switches) == 1 else ", aligned phase" if switch == 0 else ", initial phase"
-        chosen = (*given, f"model.supervision.switch_iter={switch}")
+        chosen = (*given, f"model.criterion.switch_iter={switch}")
         candidates.append(Candidate(f"TOOD{phase}", partial(from_config, _TOOD, chosen)))
     return beside_the_first(candidates, figures, settings, group=len(candidates))
 

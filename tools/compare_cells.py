@@ -45,9 +45,7 @@ PAIRS = {
     "htd": Pair(Form("HTD", "htd_toy"), Form("Cascade R-CNN", "cascade_rcnn_toy")),
     "tsd": Pair(Form("TSD", "tsd_faster_toy"), Form("Faster R-CNN", "faster_rcnn_toy")),
     "htc": Pair(Form("HTC", "htc_toy"), Form("Cascade Mask R-CNN", "cascade_mask_rcnn_toy")),
-    "tood": Pair(
-        Form("TOOD", "tood_toy", {"model.supervision.switch_iter": 1 / 3}), Form("ATSS", "atss_toy")
-    ),
+    "tood": Pair(Form("TOOD", "tood_toy", {"model.criterion.switch_iter": 1 / 3}), Form("ATSS", "atss_toy")),
     "salt": Pair(Form("SALT-Net", "salt_toy"), Form("GFL", "gfl_toy")),
 }
 

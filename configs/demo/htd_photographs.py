@@ -1,16 +1,15 @@
-"""HTD with narrow parts for photographs: box AP 98.5 on the training images, after 300 iterations.
+"""HTD with narrow parts for a handful of photographs, without augmentation: a check that it can learn them.
 
-That is on the eight photographs of tests/overfit, about two minutes on a CPU. Run:
-
-    train_net.py --config-file configs/demo/htd_photographs.py --train-json T.json --train-images DIR \
-        --val-json T.json --val-images DIR
+Give the data by --train-json, --train-images, --val-json and --val-images. On the eight photographs of
+tests/overfit it reaches box AP 98.5 on what it was trained with, after its 300 iterations.
 """
 
 from ..common.data.coco import dataloader
-from ..common.photographs import fit_photographs
+from ..common.photographs import all_levels, small_pictures
 from .htd_toy import lr_multiplier, model, optimizer, train
 
-fit_photographs(model, dataloader)
+small_pictures(dataloader)
+all_levels(model)
 model.roi_heads.stages[1].head.classification.graph.num_levels = 4
 
 train.update(

@@ -6,5 +6,5 @@ from .atss_toy import dataloader, lr_multiplier, optimizer, train
 
 narrow_dense(model, [4, 8, 16, 32], scale=2)
 # After a third of the training, as in the published one of 12 epochs.
-model.supervision.switch_iter = train.max_iter // 3
+model.criterion.switch_iter = train.max_iter // 3
 train.output_dir = "output/tood_toy"

@@ -13,5 +13,5 @@ from ..common.models.tood import aligned_head
 model.head.update(aligned_head(model.head.predictors.box_rule))
 model.decoder = L(SampledBoxDecoder)(decoder=model.decoder, repair=True)
 # The score is aligned with the box already: no centerness to learn, none to rank by.
-del model.supervision.terms[2]
-model.postprocessing.selection.ranking = None
+del model.criterion.terms[2]
+model.postprocessing.pre_nms.ranking = None

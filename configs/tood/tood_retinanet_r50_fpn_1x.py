@@ -6,4 +6,4 @@ An unpublished combination. No published AP; not run here.
 from ..baselines.retinanet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 from ..common.models.tood import task_aligned
 
-model.supervision = task_aligned()
+model.criterion = task_aligned()

@@ -22,19 +22,19 @@ def described(part: object) -> str:
 
 def pairs(nms: float, clip: bool) -> str:
     """The post-processing that compares pairs of a place and a class."""
-    return _post("PairSelection(score_threshold=0.05, topk=1000)", nms, clip, "0")
+    return _post("PairTopK(score_threshold=0.05, topk=1000)", nms, clip, "0")
 
 
 def locations(nms: float, ranking: str = "BestClass") -> str:
     """The post-processing that compares places."""
-    selection = f"LocationSelection(score_threshold=0.05, topk=1000, ranking={ranking}())"
+    selection = f"LocationTopK(score_threshold=0.05, topk=1000, ranking={ranking}())"
     return _post(selection, nms, True, "-inf")
 
 
 def _post(selection: str, nms: float, clip: bool, least: str) -> str:
     return (
-        f"RescaleFirst(num_classes=80, selection={selection}, nms=HardNMS(iou_threshold={nms}), "
-        f"max_detections=100, clip={clip}, min_box_size={least})"
+        f"RescaleFirst(pre_nms={selection}, nms=HardNMS(iou_threshold={nms}), max_detections=100, "
+        f"num_classes=80, clip={clip}, min_box_size={least})"
     )
 
 
@@ -56,7 +56,7 @@ def of_boxes(weighting: str, least: str, eps: str = "1e-06") -> tuple:
 
 
 class Phase(NamedTuple):
-    """Supervision: ``losses`` are loss, divisor and weight by name."""
+    """DenseCriterion: ``losses`` are loss, divisor and weight by name."""
 
     assigner: str
     losses: dict
@@ -111,7 +111,7 @@ ATSS = System(
 GFL = System(
     box_outputs=68,
     centerness=None,
-    decoder="DistributionDecoder(distances=DistanceDecoder(in_cells=True))",
+    decoder="DistributionDecoder()",
     postprocessing=locations(0.6),
     phases=(
         Phase(

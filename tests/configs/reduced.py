@@ -79,12 +79,12 @@ def build(path: str, num_classes: int = 4) -> torch.nn.Module:
 
 def selection_of(model: torch.nn.Module):
     """Return the part of a model that has the ``score_threshold`` of its detections."""
-    return model.roi_heads.selection if hasattr(model, "roi_heads") else model.postprocessing.selection
+    return model.roi_heads.selection if hasattr(model, "roi_heads") else model.postprocessing.pre_nms
 
 
 def iterations_of_phases(model: torch.nn.Module) -> list[int]:
     """Return an iteration in each phase of a training."""
-    switch = getattr(getattr(model, "supervision", None), "switch_iter", None)
+    switch = getattr(getattr(model, "criterion", None), "switch_iter", None)
     return [0, switch] if switch else [0]
 
 

@@ -58,12 +58,12 @@ def test_everything_trained_decays(leaf):
 
 @leaves
 def test_switch_of_phases(leaf):
-    supervision = full_size(f"configs/{leaf}.py")[1].supervision
+    criterion = full_size(f"configs/{leaf}.py")[1].criterion
     if leaf.startswith("tood/") and leaf in SYSTEMS:
-        assert (supervision.switch_iter, supervision.switch_epochs) == (SWITCH, None)
+        assert (criterion.switch_iter, criterion.switch_epochs) == (SWITCH, None)
         assert math.ceil(COCO_IMAGES / BATCH) * SWITCH_EPOCHS == SWITCH
     else:
-        assert not hasattr(supervision, "switch_iter")
+        assert not hasattr(criterion, "switch_iter")
 
 
 @leaves

@@ -26,9 +26,9 @@ def model_of(leaf):
     return full_size(f"configs/{leaf}.py")[1]
 
 
-def phases_of(supervision):
+def phases_of(criterion):
     """The parts of a training, in order."""
-    return [supervision.initial, supervision.aligned] if hasattr(supervision, "initial") else [supervision]
+    return [criterion.initial, criterion.aligned] if hasattr(criterion, "initial") else [criterion]
 
 
 def measured(model, cfg):
@@ -56,7 +56,7 @@ def measured(model, cfg):
                 described(phase.assigner),
                 {t.name: (described(t.loss), described(t.normalizer), t.weight) for t in phase.terms},
             )
-            for phase in phases_of(model.supervision)
+            for phase in phases_of(model.criterion)
         ),
     )
 
@@ -85,7 +85,7 @@ def test_values_that_all_have(leaf):
     assert generator.num_anchors == [per_cell] * 5 and predictors.num_anchors == per_cell
     assert predictors.cls_score.out_channels == 80 * per_cell and model.num_classes == 80
     assert cfg.model.head.predictors.prior_probability == 0.01
-    assert all(phase.pad_divisor == 32 for phase in phases_of(model.supervision))
+    assert all(phase.pad_divisor == 32 for phase in phases_of(model.criterion))
     assert list(cfg.model.pixel_mean) == [123.675, 116.28, 103.53]
     assert list(cfg.model.pixel_std) == [58.395, 57.12, 57.375]
     assert cfg.model.input_format == "RGB"
@@ -176,8 +176,8 @@ def fresh(system):
 
 def test_retinanet_with_tood_differs_in_its_training_alone():
     plain, ours = fresh("baselines/retinanet"), fresh("tood/tood_retinanet")
-    assert ours.model.supervision == config_of("configs/tood/tood_r50_fpn_1x.py").model.supervision.aligned
-    ours.model.supervision = plain.model.supervision
+    assert ours.model.criterion == config_of("configs/tood/tood_r50_fpn_1x.py").model.criterion.aligned
+    ours.model.criterion = plain.model.criterion
     assert ours == plain
 
 
@@ -187,6 +187,6 @@ def test_fcos_with_t_head_differs_in_head_and_centerness_alone():
     assert values.towers == TOOD.towers and values.centerness is None
     assert values.decoder == "SampledBoxDecoder(decoder=DistanceDecoder(in_cells=False), repair=True)"
     ours.model.head, ours.model.decoder = plain.model.head, plain.model.decoder
-    plain.model.supervision.terms.pop(2)
-    plain.model.postprocessing.selection.ranking = None
+    plain.model.criterion.terms.pop(2)
+    plain.model.postprocessing.pre_nms.ranking = None
     assert ours == plain

@@ -102,7 +102,7 @@ def test_pyramid(leaf):
         else:
             assert conv.bias is not None and conv.norm is None
     assert model_of(leaf).head_in_features == ["p3", "p4", "p5", "p6", "p7"]
-    assert all(phase.pad_divisor == 32 for phase in phases_of(model_of(leaf).supervision))
+    assert all(phase.pad_divisor == 32 for phase in phases_of(model_of(leaf).criterion))
 
 
 @leaves
@@ -147,12 +147,12 @@ def test_images(leaf):
 def test_a_plug_in_differs_from_its_host_in_the_operator_and_its_loss_alone(leaf):
     host, residual, losses = PLUG_INS[leaf]
     plain, ours = fresh(host), fresh(leaf)
-    phases = phases_of(model_of(leaf).supervision)
+    phases = phases_of(model_of(leaf).criterion)
     for phase, expected in zip(phases, losses, strict=True):
         term = phase.terms[-1]
         assert term.name == "loss_box_reg_init"
         assert (described(term.loss), described(term.normalizer), term.weight) == expected
-    for phase in phases_of(ours.model.supervision):
+    for phase in phases_of(ours.model.criterion):
         phase.terms.pop()
     assert ours.model.head.towers.residual == residual
     ours.model.head.towers = ours.model.head.towers.towers

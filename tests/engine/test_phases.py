@@ -1,4 +1,4 @@
-"""Which phase of a two-phase supervision each step of a training has, and what the log says of it."""
+"""Which phase of a two-phase criterion each step of a training has, and what the log says of it."""
 
 import json
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_epochs_follow_from_images_and_batch(tiny, log, batch, epochs, switch):
 
 def test_too_many_epochs_are_warned_of_by_their_key(tiny, log):
     train(phased(tiny(), switch_epochs=4))
-    assert "would begin at iteration 24: lower model.supervision.switch_epochs" in log()
+    assert "would begin at iteration 24: lower model.criterion.switch_epochs" in log()
 
 
 def test_epochs_of_a_loader_that_does_not_say_their_length_are_refused(tiny):
@@ -121,15 +121,15 @@ def test_epochs_of_a_loader_that_does_not_say_their_length_are_refused(tiny):
 @pytest.mark.parametrize(
     "switch, batch, given, expected, line",
     [
-        (29320, 4, (), 117280, "model.supervision.switch_iter 29320 -> 117280"),
-        (29320, 32, (), 14660, "model.supervision.switch_iter 29320 -> 14660"),
-        (1, 64, (), 1, "model.supervision.switch_iter 1 -> 1"),
+        (29320, 4, (), 117280, "model.criterion.switch_iter 29320 -> 117280"),
+        (29320, 32, (), 14660, "model.criterion.switch_iter 29320 -> 14660"),
+        (1, 64, (), 1, "model.criterion.switch_iter 1 -> 1"),
         (
             29320,
             4,
-            ("model.supervision.switch_iter",),
+            ("model.criterion.switch_iter",),
             29320,
-            "as given: model.supervision.switch_iter=29320",
+            "as given: model.criterion.switch_iter=29320",
         ),
         (0, 4, (), 0, None),
         (-1, 4, (), -1, None),  # left for the model to refuse
@@ -147,12 +147,12 @@ def test_the_switch_follows_the_batch_by_the_rule_of_the_length(switch, batch, g
     )
     config = phased(config, switch_iter=switch, switch_epochs=4 if switch is None else None)
     said = scale_to_batch(config, set(given))
-    assert config.model.supervision.switch_iter == expected
+    assert config.model.criterion.switch_iter == expected
     if line:
         assert line in said
     else:
         assert "switch_iter" not in said
-    assert config.model.supervision.switch_epochs == (4 if switch is None else None)
+    assert config.model.criterion.switch_epochs == (4 if switch is None else None)
 
 
 def test_detectron2s_own_trainer_needs_no_hook(tiny):

@@ -1,4 +1,4 @@
-"""The tiny detector with a supervision of two phases."""
+"""The tiny detector with a criterion of two phases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from detectron2.utils.events import get_event_storage
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from htd.modeling.dense.phases import TwoPhases
+from htd.modeling.tood import TwoPhaseCriterion
 from tests.engine.tiny import TinyModel
 
 # (iteration, whether the aligned part was called) of each step in this process.
@@ -27,21 +27,21 @@ class Weighted(nn.Module):
 
 
 class PhasedModel(TinyModel):
-    """Supervises in two phases; an evaluation has no supervision."""
+    """Supervises in two phases; an evaluation has no criterion."""
 
-    def __init__(self, supervision: nn.Module) -> None:
+    def __init__(self, criterion: nn.Module) -> None:
         super().__init__()
-        self.supervision = supervision
+        self.criterion = criterion
 
     def forward(self, images: list[dict]):
         outputs = super().forward(images)
-        return self.supervision(outputs) if self.training else outputs
+        return self.criterion(outputs) if self.training else outputs
 
 
 def phased(config: DictConfig, *, switch_iter: int | None = None, switch_epochs: float | None = None):
     """Give a config of the tiny leaf the model with two phases, in place, and return it."""
     config.model = L(PhasedModel)(
-        supervision=L(TwoPhases)(
+        criterion=L(TwoPhaseCriterion)(
             initial=L(Weighted)(aligned=False),
             aligned=L(Weighted)(aligned=True),
             switch_iter=switch_iter,

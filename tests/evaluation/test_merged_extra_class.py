@@ -32,7 +32,7 @@ def test_views_of_published_salt_weights():
     """Whose classifier has an output beyond the classes."""
     config = reduced_model("configs/salt/salt_r50_fpn_1x.py")
     config.head.predictors.extra_classes = 1
-    config.postprocessing.selection.score_threshold = 0.0
+    config.postprocessing.pre_nms.score_threshold = 0.0
     torch.manual_seed(0)
     model = instantiate(config).eval()
     item = {"image": example(0, seed=5, size=SIZE)["image"], "height": SIZE[0], "width": SIZE[1]}

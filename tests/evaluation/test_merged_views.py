@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.evaluation import inference_context
+from detectron2.structures import ImageList
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -13,8 +14,8 @@ from htd.data import ResizeCV2
 from htd.errors import UserError
 from htd.evaluation import AveragedViews, MergedViews, View
 from htd.layers import HardNMS
-from htd.modeling.dense.candidates import PairSelection
-from htd.modeling.dense.postprocessing import RescaleFirst, SuppressFirst
+from htd.modeling.dense import DensePredictions, OneStageDetector
+from htd.modeling.dense.postprocessing import PairTopK, RescaleFirst, SuppressFirst
 from tests.configs.reduced import build, example
 from tests.evaluation.detectors import different_but_for_the_backbone
 from tests.recorded import close
@@ -24,7 +25,7 @@ SIZE = (64, 96)
 CELL = 8
 
 
-class Blobs(nn.Module):
+class Blobs(OneStageDetector):
     """Finds one box for each cell of 8 x 8 pixels, as large and as sure of class 0 as the cell is bright.
 
     Brightness tells a box's four sides in pixels of the view it is called with: so what it finds depends on
@@ -32,37 +33,32 @@ class Blobs(nn.Module):
     """
 
     def __init__(self, postprocessing):
-        super().__init__()
+        nn.Module.__init__(self)
         self.postprocessing = postprocessing
         self.inputs = []
 
-    def candidates(self, batched_inputs):
+    def preprocess_image(self, batched_inputs):
         self.inputs += batched_inputs
-        return [self._one(item["image"]) for item in batched_inputs]
+        return ImageList.from_tensors([item["image"] for item in batched_inputs])
 
-    def forward(self, batched_inputs):
-        sizes = [
-            (x.get("height", x["image"].shape[1]), x.get("width", x["image"].shape[2]))
-            for x in batched_inputs
-        ]
-        found = zip(self.candidates(batched_inputs), sizes, strict=True)
-        return [{"instances": self.postprocessing.detections(*one)} for one in found]
-
-    def _one(self, image):
-        cells = nn.functional.avg_pool2d(image.float()[None], CELL)[0] / 255
-        scores = cells[:2].flatten(1).T  # two classes
-        y, x = torch.meshgrid(torch.arange(cells.shape[1]), torch.arange(cells.shape[2]), indexing="ij")
+    def predict(self, images):
+        cells = nn.functional.avg_pool2d(images.float(), CELL) / 255
+        scores = cells[:, :2].flatten(2).transpose(1, 2)  # two classes
+        y, x = torch.meshgrid(torch.arange(cells.shape[2]), torch.arange(cells.shape[3]), indexing="ij")
         middle = torch.stack([x, y], dim=-1).flatten(0, 1) * CELL + CELL / 2
-        half = 4 + 20 * cells[2].flatten()[:, None]
-        boxes = torch.cat([middle - half, middle + half], dim=1)
-        size = tuple(image.shape[1:])
-        return self.postprocessing.candidates(scores, boxes, None, [len(boxes)], size)
+        half = 4 + 20 * cells[:, 2].flatten(1)[..., None]
+        return predicted(scores, torch.cat([middle - half, middle + half], dim=2))
+
+
+def predicted(scores, boxes):
+    """What a detector predicts that has these scores (N, P, 2) and boxes (N, P, 4) on its only level."""
+    return SimpleNamespace(level_sizes=[boxes.shape[1]]), DensePredictions(scores.logit(), boxes), boxes
 
 
 def detector(kind=RescaleFirst, threshold=0.4, iou=0.5):
     rest = {"clip": True, "min_box_size": 0.0} if kind is RescaleFirst else {}
-    selection = PairSelection(score_threshold=threshold, topk=1000)
-    return Blobs(kind(selection=selection, nms=HardNMS(iou_threshold=iou), max_detections=50, **rest)).eval()
+    selection = PairTopK(score_threshold=threshold, topk=1000)
+    return Blobs(kind(pre_nms=selection, nms=HardNMS(iou_threshold=iou), max_detections=50, **rest)).eval()
 
 
 def picture(size=SIZE, seed=0):
@@ -130,18 +126,15 @@ def test_a_symmetric_image_gains_nothing_from_its_mirrored_view():
     same(found_by(merged(model, *views), item), found_by(model, item), atol=1e-4)
 
 
-class Told(nn.Module):
+class Told(Blobs):
     """A detector that finds in a view of some width what it is told to."""
 
     def __init__(self, postprocessing, found):
-        super().__init__()
-        self.postprocessing, self.found = postprocessing, found
+        super().__init__(postprocessing)
+        self.found = found
 
-    def candidates(self, batched_inputs):
-        (item,) = batched_inputs
-        size = tuple(item["image"].shape[1:])
-        scores, boxes = self.found[size[1]]
-        return [self.postprocessing.candidates(scores, boxes, None, [len(boxes)], size)]
+    def predict(self, images):
+        return predicted(*(x[None] for x in self.found[images.shape[-1]]))
 
 
 def test_boxes_of_two_scales_by_hand():
@@ -198,7 +191,7 @@ def test_an_evaluation_leaves_the_model_in_its_mode(training):
 def test_every_dense_model_takes_views(leaf):
     """The view as it is, and the mirrored one of the mirrored image, are the model; two find no less."""
     model = build(leaf).eval()
-    model.postprocessing.selection.score_threshold = 0.0
+    model.postprocessing.pre_nms.score_threshold = 0.0
     item = {"image": example(0, seed=5, size=SIZE)["image"], "height": SIZE[0], "width": SIZE[1]}
     with torch.no_grad():
         alone = found_by(model, item)
@@ -210,7 +203,7 @@ def test_every_dense_model_takes_views(leaf):
 
 def test_what_cannot_be_merged_is_an_error():
     two_stage = SimpleNamespace(roi_heads=SimpleNamespace(predict=print), training=False)
-    with pytest.raises(UserError, match="a SimpleNamespace has none: take averaged_views"):
+    with pytest.raises(UserError, match="SimpleNamespace.*averaged_views"):
         merged(two_stage, View(augmentations=[]))
     with pytest.raises(UserError, match="views is empty"):
         merged(detector())

@@ -101,7 +101,7 @@ def test_ranks_have_the_gradients_of_one_process_with_all_images(gradients, leaf
     with EventStorage(ITERATIONS[seed]):
         norms = priced(model, lambda: found.append(step(model, batch, ITERATIONS[seed]))).norms
     # The lower limits are on the mean: where they take hold, the two are not the same.
-    for term in getattr(model.supervision, "aligned", model.supervision).terms:
+    for term in getattr(model.criterion, "aligned", model.criterion).terms:
         assert norms[term.name] > 2 * term.normalizer.least
     for name, gradient in found[0].items():
         rounding = 1e-4 * gradient.abs().max().item()

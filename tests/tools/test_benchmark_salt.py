@@ -7,7 +7,7 @@ import benchmark
 import benchmark_models
 import benchmark_salt
 from htd.modeling.salt import SALTOperator
-from htd.modeling.salt.points import regression_points
+from htd.modeling.salt.operator import tap_offsets
 from tests.tools.test_benchmark_tood import SMALL, measured_here
 
 GFL, SALT = "configs/demo/gfl_toy.py", "configs/demo/salt_toy.py"
@@ -16,8 +16,10 @@ GFL, SALT = "configs/demo/gfl_toy.py", "configs/demo/salt_toy.py"
 def test_points_are_spread():
     torch.manual_seed(0)
     operator = benchmark_salt.spread(SALTOperator(32, 1))
-    distances, factors = operator.coarse_box(torch.rand(1, 32, 5, 5), 0)
-    points = regression_points(distances, factors).unflatten(1, (9, 2))
+    maps, seen = torch.rand(1, 32, 5, 5), []
+    operator.regression.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    operator(maps, maps, 0)
+    points = (seen[0] - tap_offsets(torch.zeros_like(seen[0]))).unflatten(1, (9, 2))
     assert points.std(dim=1).min() > 1  # cells, both ways
 
 

@@ -25,4 +25,4 @@ def test_both_of_a_pair_see_the_same_images(name):
         LazyConfig.apply_overrides(config, compare_train._lengths(Cell(form, 0.0, 0), 300))
     assert system.train.max_iter == baseline.train.max_iter == system.lr_multiplier.max_iter == 300
     assert system.dataloader.train.total_batch_size == baseline.dataloader.train.total_batch_size == 8
-    assert system.model.get("supervision", {}).get("switch_iter", 100) == 100
+    assert system.model.get("criterion", {}).get("switch_iter", 100) == 100

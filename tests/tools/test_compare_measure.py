@@ -20,7 +20,7 @@ def test_candidates_are_chosen_by_their_score_alone(form):
     assert selection.score_threshold == 0.05 and selection.get("topk", 10**6) >= 10**6
     assert part.nms.iou_threshold == 1.0 and part.max_detections >= 10**6
     # What chooses proposals and what assigns objects stay as they were.
-    for key in ("proposal_generator", "supervision"):
+    for key in ("proposal_generator", "criterion"):
         assert model.get(key) == before.get(key)
 
 

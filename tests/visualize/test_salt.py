@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, Instances
 from torchvision.ops import deform_conv2d
 
 from htd.modeling.dense import DensePredictions, DistanceDecoder, Priors
-from htd.modeling.salt.coarse_loss import coarse_boxes
+from htd.modeling.dense.boxes import boxes_from_distances
 from htd.visualize import draw_model
 from htd.visualize.drawers import Call, Scene, recorded
 from htd.visualize.drawers.base import prior_origins
@@ -129,7 +129,7 @@ def wild(path, extra_classes=0):
             parameter *= 10 if parameter.dim() == 4 else 1
         model.head.towers.operator.distances.bias += 1.5
         model.head.predictors.bbox_pred.weight *= 30
-    model.postprocessing.selection.score_threshold = 0.0
+    model.postprocessing.pre_nms.score_threshold = 0.0
     return model
 
 
@@ -168,9 +168,11 @@ def test_boxes_are_those_of_the_model(path):
     model = wild(path)
     calls, looked, shown = look(model)
     coarse = calls["head"][-1].output.coarse
-    matched = SimpleNamespace(priors=looked.priors, predictions=SimpleNamespace(coarse=coarse))
-    torch.testing.assert_close(looked.coarse, coarse_boxes(matched)[0], rtol=1e-5, atol=1e-3)
-    assert coarse.std() > 0.1 and len(looked.coarse) * looked.priors.per_cell == len(looked.boxes)
+    priors, per_cell = looked.priors, looked.priors.per_cell
+    distances = coarse[0] * priors.prior_strides[::per_cell, None]
+    wanted = boxes_from_distances(priors.centers[::per_cell], distances)
+    torch.testing.assert_close(looked.coarse, wanted, rtol=1e-5, atol=1e-3)
+    assert coarse.std() > 0.1 and len(looked.coarse) * per_cell == len(looked.boxes)
     rows = prior_origins(looked.boxes, looked.scores, shown)
     assert len(set(rows)) > 3
     found = shown.detections

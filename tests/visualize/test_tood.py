@@ -140,7 +140,7 @@ def wild(path):
             (model.head.predictors.bbox_pred, 30),
         ):
             last.weight *= gain
-    model.postprocessing.selection.score_threshold = 0.0
+    model.postprocessing.pre_nms.score_threshold = 0.0
     return model
 
 

@@ -7,11 +7,11 @@ from htd.modeling.dense import (
     Centerness,
     CenternessLoss,
     DeltaDecoder,
+    DenseCriterion,
     FocalLoss,
     GIoULoss,
     PositiveCount,
     Scaled,
-    Supervision,
     WeightSum,
 )
 
@@ -25,7 +25,7 @@ model = dense_detector(
     **twin_head(box_rule=L(Scaled)(), centerness_from="regression"),
     anchor_generator=square_anchors(),
     decoder=L(DeltaDecoder)(transform=box_coding((0.1, 0.1, 0.2, 0.2))),
-    supervision=L(Supervision)(
+    criterion=L(DenseCriterion)(
         assigner=L(ATSSAssigner)(topk=9),
         terms=[
             term("loss_cls", L(FocalLoss)(alpha=0.25, gamma=2.0), positives),
@@ -39,6 +39,6 @@ model = dense_detector(
         ],
         pad_divisor=32,
     ),
-    selection=best_pairs(),
+    pre_nms=best_pairs(),
     min_box_size=0.0,
 )

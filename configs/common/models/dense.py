@@ -13,10 +13,10 @@ from htd.layers import ClampedBox2BoxTransform, HardNMS
 from htd.modeling.backbones import ExtraLevels
 from htd.modeling.dense import (
     DenseHead,
-    LocationSelection,
+    LocationTopK,
     LossTerm,
     OneStageDetector,
-    PairSelection,
+    PairTopK,
     Predictors,
     RescaleFirst,
     TwinTowers,
@@ -87,12 +87,12 @@ def term(name, loss, normalizer, weight=1.0):
 
 def best_pairs():
     """The best 1000 pairs of a prior and a class of each level that score above 0.05."""
-    return L(PairSelection)(score_threshold=0.05, topk=1000)
+    return L(PairTopK)(score_threshold=0.05, topk=1000)
 
 
 def best_locations(ranking=None):
     """The best 1000 priors of each level, and their classes that score above 0.05."""
-    return L(LocationSelection)(score_threshold=0.05, topk=1000, ranking=ranking)
+    return L(LocationTopK)(score_threshold=0.05, topk=1000, ranking=ranking)
 
 
 def dense_detector(
@@ -102,8 +102,8 @@ def dense_detector(
     predictors,
     anchor_generator,
     decoder,
-    supervision,
-    selection,
+    criterion,
+    pre_nms,
     nms_threshold=0.6,
     clip=True,
     min_box_size=None,
@@ -116,9 +116,9 @@ def dense_detector(
         head=L(DenseHead)(towers=towers, predictors=predictors),
         anchor_generator=anchor_generator,
         decoder=decoder,
-        supervision=supervision,
+        criterion=criterion,
         postprocessing=L(RescaleFirst)(
-            selection=selection,
+            pre_nms=pre_nms,
             nms=L(HardNMS)(iou_threshold=nms_threshold),
             max_detections=100,
             num_classes="${..num_classes}",

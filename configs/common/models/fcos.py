@@ -8,13 +8,13 @@ from htd.modeling.dense import (
     BestClassTimesCenterness,
     Centerness,
     CenternessLoss,
+    DenseCriterion,
     DistanceDecoder,
     ExpOfScaled,
     FCOSAssigner,
     FocalLoss,
     IoULoss,
     PositiveCount,
-    Supervision,
     WeightSum,
 )
 
@@ -27,7 +27,7 @@ model = dense_detector(
     **twin_head(box_rule=L(ExpOfScaled)(largest=12.0), centerness_from="classification"),
     anchor_generator=points(),
     decoder=L(DistanceDecoder)(in_cells=False),
-    supervision=L(Supervision)(
+    criterion=L(DenseCriterion)(
         assigner=L(FCOSAssigner)(ranges=[[-1, 64], [64, 128], [128, 256], [256, 512], [512, math.inf]]),
         terms=[
             term(
@@ -48,6 +48,6 @@ model = dense_detector(
         ],
         pad_divisor=32,
     ),
-    selection=best_locations(ranking=L(BestClassTimesCenterness)()),
+    pre_nms=best_locations(ranking=L(BestClassTimesCenterness)()),
     nms_threshold=0.5,
 )

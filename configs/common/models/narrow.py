@@ -61,9 +61,9 @@ def narrow_dense(model, strides, scale=1):
         towers.num_groups = 8
     if head.predictors.num_levels:
         head.predictors.num_levels = len(strides)
-    if "ranges" in model.supervision.get("assigner", {}):
+    if "ranges" in model.criterion.get("assigner", {}):
         ends = [-1, *(8 * scale * stride for stride in strides[:-1]), math.inf]
-        model.supervision.assigner.ranges = [list(pair) for pair in pairwise(ends)]
+        model.criterion.assigner.ranges = [list(pair) for pair in pairwise(ends)]
 
 
 def _narrow_backbone(model):

@@ -6,10 +6,10 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from htd.modeling.dense import (
     DeltaDecoder,
     DeltaLoss,
+    DenseCriterion,
     FocalLoss,
     IoUAssigner,
     PositiveCount,
-    Supervision,
     Unscaled,
 )
 
@@ -28,7 +28,7 @@ model = dense_detector(
         offset=0.0,
     ),
     decoder=L(DeltaDecoder)(transform=box_coding((1.0, 1.0, 1.0, 1.0))),
-    supervision=L(Supervision)(
+    criterion=L(DenseCriterion)(
         assigner=L(IoUAssigner)(positive_iou=0.5, negative_iou=0.4, low_quality_iou=0.0),
         terms=[
             term("loss_cls", L(FocalLoss)(alpha=0.25, gamma=2.0), positives),
@@ -36,6 +36,6 @@ model = dense_detector(
         ],
         pad_divisor=32,
     ),
-    selection=best_locations(),
+    pre_nms=best_locations(),
     nms_threshold=0.5,
 )

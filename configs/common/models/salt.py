@@ -16,8 +16,8 @@ def plug_in_salt(model, residual=True, norm="GN"):
     Their loss has the weights and the normaliser of the host's box loss, which has to be named
     ``loss_box_reg``, and half of its factor. ``residual`` is the adapter's, ``norm`` the operator's.
     """
-    if not {"head", "supervision"} <= set(model):
-        raise UserError("plug_in_salt: the model has no head and supervision; take that of a dense detector")
+    if not {"head", "criterion"} <= set(model):
+        raise UserError("plug_in_salt: the model has no head and criterion; take that of a dense detector")
     head = model.head
     if "operator" in head.towers:
         raise UserError("plug_in_salt: model.head.towers have the SALT operator already; plug it in once")
@@ -28,9 +28,9 @@ def plug_in_salt(model, residual=True, norm="GN"):
         if name in head.predictors:
             head.predictors[name] = f"${{..towers.towers.{name}}}"
     head.towers = L(SALTTowers)(towers=head.towers, operator=operator, residual=residual)
-    phases = [model.supervision[name] for name in ("initial", "aligned") if name in model.supervision]
-    for supervision in phases or [model.supervision]:
-        supervision.terms.append(_coarse_term(supervision.terms))
+    phases = [model.criterion[name] for name in ("initial", "aligned") if name in model.criterion]
+    for criterion in phases or [model.criterion]:
+        criterion.terms.append(_coarse_term(criterion.terms))
 
 
 def deform_further(model):
@@ -41,11 +41,11 @@ def deform_further(model):
 
 
 def _coarse_term(terms):
-    """The loss of coarse boxes beside the losses of a supervision."""
+    """The loss of coarse boxes beside the losses of a criterion."""
     host = next((each for each in terms if each.name == "loss_box_reg"), None)
     if host is None:
         raise UserError(
-            "plug_in_salt: model.supervision has no term named loss_box_reg, whose weights those of coarse "
+            "plug_in_salt: model.criterion has no term named loss_box_reg, whose weights those of coarse "
             f"boxes are; there are {', '.join(each.name for each in terms)}"
         )
     # What does not weight its boxes counts every object's alike, and by cells, which share a coarse box.

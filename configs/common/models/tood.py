@@ -6,17 +6,22 @@ from htd.modeling.dense import (
     AssignedMetric,
     ATSSAssigner,
     Centerness,
+    DenseCriterion,
     DistanceDecoder,
     FocalLoss,
     GIoULoss,
     PositiveCount,
     QualityFocalLoss,
     ScaledExp,
-    Supervision,
-    TwoPhases,
     WeightSum,
 )
-from htd.modeling.tood import AlignedPredictors, InteractiveTowers, SampledBoxDecoder, TaskAlignedAssigner
+from htd.modeling.tood import (
+    AlignedPredictors,
+    InteractiveTowers,
+    SampledBoxDecoder,
+    TaskAlignedAssigner,
+    TwoPhaseCriterion,
+)
 
 from ..schedules import coco_iterations
 from .dense import best_pairs, dense_detector, pyramid, square_anchors, term
@@ -33,9 +38,9 @@ def box_term(weighting):
 
 
 def task_aligned():
-    """Supervision by task alignment learning."""
+    """DenseCriterion by task alignment learning."""
     alignment = L(AssignedMetric)()
-    return L(Supervision)(
+    return L(DenseCriterion)(
         assigner=L(TaskAlignedAssigner)(topk=13, alpha=1.0, beta=6.0),
         terms=[
             term(
@@ -71,8 +76,8 @@ model = dense_detector(
     **aligned_head(L(ScaledExp)(largest=8.0)),
     anchor_generator=square_anchors(),
     decoder=L(SampledBoxDecoder)(decoder=L(DistanceDecoder)(in_cells=True), repair=True),
-    supervision=L(TwoPhases)(
-        initial=L(Supervision)(
+    criterion=L(TwoPhaseCriterion)(
+        initial=L(DenseCriterion)(
             assigner=L(ATSSAssigner)(topk=9),
             terms=[
                 term(
@@ -89,7 +94,7 @@ model = dense_detector(
         switch_iter=coco_iterations(epochs=4, batch_size=16),
         switch_epochs=None,
     ),
-    selection=best_pairs(),
+    pre_nms=best_pairs(),
     clip=False,
     min_box_size=0.0,
 )

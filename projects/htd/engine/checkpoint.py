@@ -12,7 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from htd.engine.contents import checked_contents, unreadable
 from htd.errors import UserError, reason
-from htd.modeling.dense.decoders import decoder_name
+from htd.modeling.dense.boxes import decoder_name
 
 # Entry of a file of weights with what the corners of boxes mean to them, a class of htd.layers.
 BOX_CONVENTION = "box_convention"

@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from htd.errors import UserError
-from htd.modeling.dense.phases import TwoPhases
+from htd.modeling.tood import TwoPhaseCriterion
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class PhaseHook(HookBase):
     """Hands the global iteration to all modules that have ``set_iteration``, before each step.
 
-    The log says in which phase a training with :class:`htd.modeling.dense.phases.TwoPhases` starts, and when
+    The log says in which phase a training with :class:`htd.modeling.tood.TwoPhaseCriterion` starts, and when
     it changes.
 
     Args:
@@ -26,7 +26,7 @@ class PhaseHook(HookBase):
 
     def __init__(self, model: nn.Module) -> None:
         self._listeners = [module for module in model.modules() if hasattr(module, "set_iteration")]
-        self._phases = [module for module in self._listeners if isinstance(module, TwoPhases)]
+        self._phases = [module for module in self._listeners if isinstance(module, TwoPhaseCriterion)]
 
     def before_train(self) -> None:
         """Turn epochs into iterations, and say what is to come.
@@ -50,7 +50,7 @@ class PhaseHook(HookBase):
         if begins and comm.is_main_process():
             logger.info("the aligned phase of the training begins at iteration %d", iteration)
 
-    def _announce(self, phases: TwoPhases) -> None:
+    def _announce(self, phases: TwoPhaseCriterion) -> None:
         switch = phases.switch_iter
         if self.trainer.start_iter >= switch:
             logger.info("the training starts in the aligned phase, which is from iteration %d on", switch)
@@ -62,7 +62,7 @@ class PhaseHook(HookBase):
             key = "switch_iter" if phases.switch_epochs is None else "switch_epochs"
             logger.warning(
                 "the training ends at iteration %d, before its aligned phase, which would begin at iteration "
-                "%d: lower model.supervision.%s, or train longer",
+                "%d: lower model.criterion.%s, or train longer",
                 self.trainer.max_iter,
                 switch,
                 key,
@@ -79,6 +79,6 @@ def iterations_an_epoch(loader: object) -> int:
     if count is None:
         raise UserError(
             f"the training's {type(loader).__name__} has no iterations_an_epoch, so the length of an epoch "
-            "is not known: give model.supervision.switch_iter and set switch_epochs to null"
+            "is not known: give model.criterion.switch_iter and set switch_epochs to null"
         )
     return count

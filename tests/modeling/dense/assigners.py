@@ -4,9 +4,9 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from htd.modeling.dense.assigners import Predicted
-from htd.modeling.dense.matched import match
-from htd.modeling.dense.predictions import DensePredictions
-from htd.modeling.dense.priors import Priors
+from htd.modeling.dense.boxes import Priors
+from htd.modeling.dense.criterion import assign_targets
+from htd.modeling.dense.head import DensePredictions
 from tests.recorded import tensors
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -44,7 +44,7 @@ def matched_case(assigner, name, prefix):
         gt_classes=case["gt_labels"].long(),
     )
     predictions = DensePredictions(case["pred_scores"].logit()[None], torch.zeros(1, len(priors), 4))
-    return case, match(assigner, priors, predictions, case["pred_boxes"][None], [truth], 32)
+    return case, assign_targets(assigner, priors, predictions, case["pred_boxes"][None], [truth], 32)
 
 
 def everywhere(priors):

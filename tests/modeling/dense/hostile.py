@@ -138,7 +138,7 @@ def narrow_model(leaf: str, switch: int | None = None) -> torch.nn.Module:
     narrow_dense(config, STRIDES)
     narrow(config)
     if switch is not None:
-        config.supervision.switch_iter = switch
+        config.criterion.switch_iter = switch
     torch.manual_seed(0)
     return instantiate(config)
 

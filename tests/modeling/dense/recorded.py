@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from htd.modeling.dense import DensePredictions
-from htd.modeling.dense.matched import Matched
-from tests.modeling.dense.reference import Priced, shapes
+from htd.modeling.dense.losses import DenseTargets
+from tests.modeling.dense.reference import Priced, decoded, shapes
 from tests.modeling.reference import EXACT, Tolerance
 from tests.recorded import random_input
 
@@ -60,7 +60,7 @@ def objects(case: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]], device
     return found
 
 
-def check_targets(case: Mapping[str, Tensor], matched: Matched, truth: Sequence[Instances]) -> None:
+def check_targets(case: Mapping[str, Tensor], matched: DenseTargets, truth: Sequence[Instances]) -> None:
     """Compare which objects anchors have: -2 for those of the padding alone, 0 for none."""
     EXACT.check(matched.priors.boxes, case["anchors"])
     # Background is the number of classes, here of the outputs, of which there may be more.
@@ -80,7 +80,7 @@ def check_targets(case: Mapping[str, Tensor], matched: Matched, truth: Sequence[
 def check_normalisers(case: Mapping[str, Tensor], found: Priced) -> None:
     """Compare the count of the class loss, and the sum of scores, each level's, of all other losses."""
     EXACT.check(found.norms["loss_cls"], case["num_total_pos"])
-    matched = found.matched
+    matched = found.targets
     score = matched.predictions.logits.detach().amax(dim=-1).sigmoid() * matched.positive
     check(torch.stack([x.sum() for x in matched.priors.split(score, dim=1)]), case["weight_sum"])
     for name in set(found.norms) - {"loss_cls"}:
@@ -100,13 +100,12 @@ def check_detections(
         images: size of each image, and what it was enlarged by.
     """
     sizes = [size for size, _ in images]
-    batch = ImageList(torch.zeros(len(images), 3, *BATCH_SIZE, device=model.device), sizes)
-    predictions = DensePredictions(as_rows(logits), as_rows(sides))
-    each, all_found = model.eval().forward_inference(batch, logits, predictions), []
+    predicted = decoded(model.eval(), logits, DensePredictions(as_rows(logits), as_rows(sides)))
+    each, all_found = model.postprocessing.pre_nms_boxes(*predicted, sizes), []
     for i, (candidates, (size, factors)) in enumerate(zip(each, images, strict=True)):
         assert len(candidates) == case[f"num_candidates{i}"]
         frame = tuple(side / factor for side, factor in zip(size, factors, strict=True))
-        found = model.postprocessing.detections(candidates, frame)
+        found = model.postprocessing.select(candidates, frame)
         EXACT.check(found.pred_classes, case[f"labels{i}"])
         SCORES.check(found.scores, case[f"dets{i}"][:, 4])
         BOXES.check(found.pred_boxes.tensor, case[f"dets{i}"][:, :4])

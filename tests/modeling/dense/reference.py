@@ -13,9 +13,10 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from htd.checkpoint import convert
-from htd.modeling.dense import Priors, TwoPhases
-from htd.modeling.dense.matched import Matched, match
-from htd.modeling.dense.supervision import at_least
+from htd.modeling.dense import DensePredictions, Priors
+from htd.modeling.dense.criterion import assign_targets, clamp_normalizer
+from htd.modeling.dense.losses import DenseTargets
+from htd.modeling.tood import TwoPhaseCriterion
 from tests.modeling.reference import EXACT, Tolerance, detections, model_config
 from tests.recorded import arrays, published_weights, random_input, tensors, unpaired
 
@@ -84,44 +85,55 @@ def targets(case: Mapping[str, Tensor], sizes: Sequence[Sequence[int]], device) 
 
 @dataclass(frozen=True)
 class Priced:
-    """What the predictions of a batch cost; all but ``matched`` by our name of the loss.
+    """What the predictions of a batch cost; all but ``targets`` by our name of the loss.
 
     Attributes:
-        matched: predictions and objects.
-        norms: normalisers before their lower limit.
+        targets: predictions and objects.
+        norms: normalizers before their lower limit.
         divisors: the same, but not below their limit.
-        levels: (L,) weighted and divided, of each level; by the terms of the supervision alone.
-        losses: their sums, by the supervision as a training calls it.
+        levels: (L,) weighted and divided, of each level; by the terms of the criterion alone.
+        losses: their sums, by the criterion as a training calls it.
     """
 
-    matched: Matched
+    targets: DenseTargets
     norms: dict[str, Tensor]
     divisors: dict[str, Tensor]
     levels: dict[str, Tensor]
     losses: dict[str, Tensor]
 
 
+def decoded(
+    model: nn.Module, features: Sequence[Tensor], predictions: DensePredictions | None = None
+) -> tuple[Priors, DensePredictions, Tensor]:
+    """Return priors, predictions, by default the head's, and their boxes for given maps."""
+    priors = model.priors(features)
+    predictions = model.head(features) if predictions is None else predictions
+    return priors, predictions, model.decoder(predictions.regression, priors)
+
+
 def priced(model: nn.Module, train: Callable[[], object]) -> Priced:
-    """Return what it costs when ``train`` makes the model call its supervision once."""
+    """Return what it costs when ``train`` makes the model call its criterion once."""
     calls = []
-    handle = model.supervision.register_forward_hook(lambda _, inputs, losses: calls.append((inputs, losses)))
+    handle = model.criterion.register_forward_hook(lambda _, inputs, losses: calls.append((inputs, losses)))
     train()
     handle.remove()
     (((priors, predictions, boxes, truth), losses),) = calls
-    supervision = model.supervision
-    if isinstance(supervision, TwoPhases):
-        supervision = supervision.aligned if supervision.aligned_now else supervision.initial
-    matched = match(supervision.assigner, priors, predictions, boxes, truth, supervision.pad_divisor)
-    norms = {term.name: term.normalizer(matched) for term in supervision.terms}
-    divisors = {term.name: at_least(norms[term.name], term.normalizer.least) for term in supervision.terms}
+    criterion = model.criterion
+    if isinstance(criterion, TwoPhaseCriterion):
+        criterion = criterion.aligned if criterion.aligned_now else criterion.initial
+    found = assign_targets(criterion.assigner, priors, predictions, boxes, truth, criterion.pad_divisor)
+    norms = {term.name: term.normalizer(found) for term in criterion.terms}
+    divisors = {
+        term.name: clamp_normalizer(norms[term.name], term.normalizer.least) for term in criterion.terms
+    }
     levels = {}
-    for term in supervision.terms:
-        values = term.loss(matched)
+    for term in criterion.terms:
+        values = term.loss(found)
         # A row for each prior, or, of coarse boxes, for each cell.
         sizes = [size * values.shape[1] // len(priors) for size in priors.level_sizes]
         sums = torch.stack([x.sum() for x in values.split(sizes, dim=1)])
         levels[term.name] = term.weight * sums / divisors[term.name]
-    return Priced(matched, norms, divisors, levels, losses)
+    return Priced(found, norms, divisors, levels, losses)
 
 
 def check_losses(case: Mapping[str, Tensor], found: Priced, total: str = "total") -> None:
@@ -134,7 +146,7 @@ def check_losses(case: Mapping[str, Tensor], found: Priced, total: str = "total"
     LOSSES.check(sum(found.losses.values()), case[total])
 
 
-def check_positives(case: Mapping[str, Tensor], matched: Matched) -> None:
+def check_positives(case: Mapping[str, Tensor], matched: DenseTargets) -> None:
     """Compare with a case which classes the priors are to have, and which of them count."""
     EXACT.check(matched.gt_classes, case["labels"])
     EXACT.check(matched.counted, case["label_weights"])
@@ -187,8 +199,7 @@ class Losses:
         truth = targets(case, sizes, model.device)
 
         def train(model, features):
-            predictions = model.head(features)
-            return priced(model, partial(model.forward_training, None, features, predictions, truth))
+            return priced(model, partial(model.criterion, *decoded(model, features), truth))
 
         with torch.no_grad():
             self.priced = train(model, features)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2.structures import Boxes
 
-from htd.errors import UserError
 from htd.modeling.dense.assigners import FCOSAssigner
 from tests.modeling.dense.assigners import everywhere, priors_in, priors_of, random_objects
 
@@ -80,7 +79,7 @@ def test_points_near_the_middle():
 
 def test_other_number_of_levels():
     priors = priors_of([(2, 2), (1, 1)], (8, 16))
-    with pytest.raises(UserError, match="has 5 ranges, but there are 2 levels; give one range for each"):
+    with pytest.raises(ValueError, match="5 ranges for 2 levels"):
         assign(priors, (0, 0, 8, 8))
 
 

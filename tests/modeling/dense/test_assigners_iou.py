@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htd.modeling.dense.assigners import IoUAssigner
-from htd.modeling.dense.priors import Priors
+from htd.modeling.dense.boxes import Priors
 from tests.modeling.dense.assigners import everywhere, priors_of, random_objects
 
 

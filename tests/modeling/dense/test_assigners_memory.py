@@ -7,7 +7,7 @@ import torch
 
 from benchmark_measure import PeakMemory
 from htd.modeling.dense.assigners import ATSSAssigner, FCOSAssigner, IoUAssigner
-from htd.modeling.tood.assigner import TaskAlignedAssigner
+from htd.modeling.tood.task_alignment import TaskAlignedAssigner
 from tests.modeling.dense.assigners import everywhere, priors_in, random_objects, random_predictions
 
 OBJECTS, HEIGHT, WIDTH = 2000, 800, 1333

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htd.modeling.dense.assigners import ATSSAssigner, FCOSAssigner, IoUAssigner, Predicted
-from htd.modeling.dense.assigners.fcos import RANGES
-from htd.modeling.dense.priors import Priors
-from htd.modeling.tood.assigner import TaskAlignedAssigner
+from htd.layers import within_padding
+from htd.modeling.dense.assigners import FCOS_RANGES, ATSSAssigner, FCOSAssigner, IoUAssigner, Predicted
+from htd.modeling.dense.boxes import Priors
+from htd.modeling.tood.task_alignment import TaskAlignedAssigner
 from tests.modeling.dense.assigners import (
     everywhere,
     priors_in,
@@ -77,7 +77,7 @@ def test_order_of_the_levels(kind, seed, order):
         tuple(priors.shapes[level] for level in order),
         tuple(priors.strides[level] for level in order),
     )
-    ranges = {"ranges": [RANGES[level] for level in order]} if kind is FCOSAssigner else {}
+    ranges = {"ranges": [FCOS_RANGES[level] for level in order]} if kind is FCOSAssigner else {}
     found = kind(**ranges)(
         moved, valid, gt_boxes, gt_classes, Predicted(predicted.scores[rows], predicted.boxes[rows])
     )
@@ -92,7 +92,7 @@ def test_an_image_in_a_larger_batch_is_assigned_as_alone(kind, seed):
     """Also where objects lie half in the padding, and the predictions there are the best of all."""
     alone, _, gt_boxes, gt_classes, predicted = scene(seed)
     batch = priors_in(2 * HEIGHT, 2 * WIDTH)
-    valid = batch.valid((HEIGHT, WIDTH), 32)
+    valid = within_padding(batch.split(batch.boxes), batch.strides, (HEIGHT, WIDTH), 32)
     scores, boxes = torch.ones(len(batch), predicted.scores.shape[1]), gt_boxes[:1].repeat(len(batch), 1)
     scores[valid], boxes[valid] = predicted.scores, predicted.boxes
     found = kind()(batch, valid, gt_boxes, gt_classes, Predicted(scores, boxes))

@@ -47,7 +47,7 @@ def test_thresholds_and_candidates(name, prefix):
     case, _, candidates = assigned(name, prefix)
     close(candidates.threshold, case["atss_threshold"], atol=1e-5)
     if len(case["gt_boxes"]):
-        assert set(candidates.real.sum(dim=1).tolist()) == {int(case["atss_num_candidates"])}
+        assert set(candidates.valid.sum(dim=1).tolist()) == {int(case["atss_num_candidates"])}
 
 
 def test_equally_distant_anchors_at_the_last_rank():

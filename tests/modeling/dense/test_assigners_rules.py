@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htd.modeling.dense.assigners import ATSSAssigner, Predicted
-from htd.modeling.dense.priors import Priors
-from htd.modeling.tood.assigner import TaskAlignedAssigner
+from htd.modeling.dense.boxes import Priors
+from htd.modeling.tood.task_alignment import TaskAlignedAssigner
 from tests.modeling.dense.assigners import everywhere, priors_of, random_objects, random_predictions
 from tests.modeling.dense.plain_assigners import plain_alignment, plain_atss
 from tests.recorded import close
@@ -78,8 +78,8 @@ def test_anchors_that_are_not_valid_do_not_move_the_threshold(side):
     priors = Priors(torch.cat([alike.repeat(7, 1), truth]), ((1, 8),), (8,))
     valid = torch.arange(8) < 7
     candidates = ATSSAssigner().candidates(priors, valid, truth)
-    assert candidates.real.sum() == 7
-    assert candidates.iou[candidates.real].unique().tolist() == candidates.threshold.tolist()
+    assert candidates.valid.sum() == 7
+    assert candidates.iou[candidates.valid].unique().tolist() == candidates.threshold.tolist()
     assert ATSSAssigner()(priors, valid, truth, torch.zeros(1)).gt_index.tolist() == [0] * 7 + [-2]
 
 
@@ -129,5 +129,5 @@ def test_a_prior_goes_to_the_object_that_its_box_overlaps_better_not_to_the_bett
     inputs = priors, everywhere(priors), truth, torch.tensor([0, 1, 1]), predicted
     candidates, found = TaskAlignedAssigner().candidates(*inputs), TaskAlignedAssigner()(*inputs)
     assert candidates.alignment[0] > candidates.alignment[1] == candidates.alignment[2]
-    assert candidates.claimed.all()
+    assert candidates.positive.all()
     assert found.gt_index.tolist() == [1]  # of the two equal objects the first

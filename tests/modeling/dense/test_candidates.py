@@ -1,15 +1,14 @@
-"""Candidates of dense detectors: every selection equals its rule in plain loops, ties included."""
+"""PreNMSBoxes of dense detectors: every selection equals its rule in plain loops, ties included."""
 
 import pytest
 import torch
 
-from htd.errors import UserError
-from htd.modeling.dense.candidates import (
+from htd.modeling.dense.postprocessing import (
     BestClass,
     BestClassTimesCenterness,
-    Candidates,
-    LocationSelection,
-    PairSelection,
+    LocationTopK,
+    PairTopK,
+    PreNMSBoxes,
 )
 
 SIZES = [40, 12, 0, 3]  # priors of four levels: one without any, one with fewer than are kept of a level
@@ -60,37 +59,28 @@ def test_selections_are_those_of_loops(num_classes, levels, topk):
     centerness = (centerness * 4).round() / 4  # products without rounding
     for threshold in (0.25, 0.5):
         kind = {"score_threshold": threshold, "topk": topk}
-        found = PairSelection(**kind)(scores, boxes, centerness, SIZES)
+        found = PairTopK(**kind)(scores, boxes, centerness, SIZES)
         assert listed(found) == pairs_by_loops(given, threshold, topk)
         for ranking, weights in [
             (BestClass(), ones),
             (None, ones),
             (BestClassTimesCenterness(), centerness.double().tolist()),
         ]:
-            found = LocationSelection(**kind, ranking=ranking)(scores, boxes, centerness, SIZES)
+            found = LocationTopK(**kind, ranking=ranking)(scores, boxes, centerness, SIZES)
             assert listed(found) == locations_by_loops(given, weights, threshold, topk)
 
 
 def test_the_threshold_itself_is_below():
     scores = torch.tensor([[0.5, 0.5 + 1e-6], [0.5, 0.4]])
-    for kind in (PairSelection, LocationSelection):
+    for kind in (PairTopK, LocationTopK):
         found = kind(score_threshold=0.5, topk=10)(scores, torch.zeros(2, 4), None, [2])
         assert listed(found) == [(0, 1)]
 
 
-def test_candidates_are_resized_and_joined():
-    one = Candidates(torch.tensor([[0.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([1]), (10, 20))
+def test_boxes_are_resized_and_joined():
+    one = PreNMSBoxes(torch.tensor([[0.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([1]), (10, 20))
     twice = one.resized(25, 40)
     assert twice.boxes.tolist() == [[0, 5, 8, 20]] and twice.image_size == (25, 40)
-    joined = Candidates.joined([one, twice.resized(10, 20), one[torch.tensor([False])]])
+    joined = PreNMSBoxes.cat([one, twice.resized(10, 20)])
     assert joined.boxes.tolist() == [[0, 2, 4, 8]] * 2 and joined.image_size == (10, 20)
     assert joined.scores.tolist() == [0.5] * 2 and joined.classes.tolist() == [1] * 2
-
-
-@pytest.mark.parametrize("kind", [PairSelection, LocationSelection])
-@pytest.mark.parametrize("number", [0, -1])
-def test_a_topk_that_keeps_nothing(kind, number):
-    with pytest.raises(
-        UserError, match=f"topk of a selection of dense candidates \\(model.postprocessing\\) is {number}"
-    ):
-        kind(score_threshold=0.05, topk=number)

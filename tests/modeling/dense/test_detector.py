@@ -1,6 +1,5 @@
 """The meta-architecture of dense detectors: its interface, its frames, its parts in order."""
 
-import inspect
 from functools import partial
 
 import pytest
@@ -9,7 +8,6 @@ from detectron2.config import instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import EventStorage
 
-from htd.errors import UserError
 from htd.modeling.dense import OneStageDetector
 from tests.configs.reduced import build, example, reduced_model, selection_of
 from tests.modeling.dense.reference import priced
@@ -26,23 +24,6 @@ def model():
 
 def test_it_is_registered():
     assert META_ARCH_REGISTRY.get("OneStageDetector") is OneStageDetector
-
-
-def test_methods_are_those_of_detectron2s_dense_detector():
-    try:
-        from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-    except ImportError:
-        pytest.skip("this version of Detectron2 has no DenseDetector")
-    for name in ("forward", "forward_training", "preprocess_image"):
-        theirs, ours = (
-            list(inspect.signature(getattr(kind, name)).parameters)
-            for kind in (DenseDetector, OneStageDetector)
-        )
-        assert ours == theirs
-    from detectron2.modeling.meta_arch import RetinaNet
-
-    theirs = list(inspect.signature(RetinaNet.forward_inference).parameters)
-    assert list(inspect.signature(OneStageDetector.forward_inference).parameters) == theirs
 
 
 def test_images_are_normalised_before_they_are_padded(model):
@@ -66,21 +47,11 @@ def test_detections_are_in_the_frame_that_the_input_names(model):
     assert len(plain) and plain.scores.tolist() == sorted(plain.scores.tolist(), reverse=True)
 
 
-def test_candidates_are_what_is_suppressed(model):
-    item = {"image": example(1)["image"]}
-    (candidates,) = model.candidates([item])
-    found = model.postprocessing.detections(candidates, (64, 96))
-    expected = model([item])[0]["instances"]
-    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
-    assert torch.equal(found.pred_classes, expected.pred_classes)
-
-
-def test_training_without_instances_names_the_image(model):
-    item = {"image": example(1)["image"], "file_name": "street.jpg"}
+def test_training_needs_instances_of_every_image(model):
     model.train()
     try:
-        with pytest.raises(UserError, match=r"image 0 of the batch \(street.jpg\) has no instances"):
-            model([item])
+        with pytest.raises(ValueError, match="instances"):
+            model([example(1), {"image": example(1)["image"]}])
     finally:
         model.eval()
 
@@ -90,7 +61,7 @@ def test_positives_an_image_are_written_every_twenty_iterations():
     written = {}
     for iteration in (0, 18, 19, 20, 39):
         with EventStorage(iteration) as storage:
-            matched = priced(detector, partial(detector, batch)).matched
+            matched = priced(detector, partial(detector, batch)).targets
             written[iteration] = storage.latest().get("dense/num_pos")
     positives = matched.positive.sum().item()
     assert positives > 0

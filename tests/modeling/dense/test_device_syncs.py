@@ -7,8 +7,9 @@ from detectron2.structures import Boxes, Instances
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.configs.reduced import example, reduced_model
+from tests.modeling.dense.reference import decoded
 
-# All kinds of heads and of supervisions, and those whose training has two phases.
+# All kinds of heads and of criteria, and those whose training has two phases.
 LEAVES = [
     *(f"configs/baselines/{name}_r50_fpn_1x.py" for name in ("retinanet", "fcos", "atss", "gfl")),
     *(f"configs/tood/tood_{name}_r50_fpn_1x.py" for name in ("retinanet", "fcos")),
@@ -62,8 +63,8 @@ def test_training_does_not_wait(leaf, aligned, request):
     config.backbone = None
     model = instantiate(config).train()
     if aligned is not None:
-        model.supervision.set_iteration(model.supervision.switch_iter if aligned else 0)
-        assert model.supervision.aligned_now == aligned
+        model.criterion.set_iteration(model.criterion.switch_iter if aligned else 0)
+        assert model.criterion.aligned_now == aligned
     objects = [example(3)["instances"], example(0)["instances"]]
     truth = [
         Instances(size, gt_boxes=Boxes(x.gt_boxes.tensor), gt_classes=x.gt_classes)
@@ -71,7 +72,7 @@ def test_training_does_not_wait(leaf, aligned, request):
     ]
     maps = [torch.randn(2, 16, -(-64 // stride), -(-96 // stride)) for stride in STRIDES]
     request.getfixturevalue("no_waiting")
-    losses = model.forward_training(None, maps, model.head(maps), truth)
+    losses = model.criterion(*decoded(model, maps), truth)
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.head.parameters())
 

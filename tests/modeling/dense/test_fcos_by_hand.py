@@ -3,11 +3,12 @@
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from htd.modeling.dense import DensePredictions, Priors
 from tests.configs.reduced import reduced_model
+from tests.modeling.dense.reference import decoded
 from tests.recorded import close
 
 FCOS = "configs/baselines/fcos_r50_fpn_1x.py"
@@ -42,13 +43,13 @@ def test_losses(model):
     for name, parameter in model.head.named_parameters():
         nn.init.constant_(parameter, "scales" in name)
     cells = [torch.zeros(1, 16, 1, 2)]
-    priors = Priors.of([Boxes(torch.tensor([[8.0, 16, 16, 24], [24, 24, 32, 32]]))], cells, [8])
+    priors = Priors(torch.tensor([[8.0, 16, 16, 24], [24, 24, 32, 32]]), [(1, 2)], [8])
     predictions = model.head(cells)
-    model.supervision.assigner.ranges = ((-1, 64),)
+    model.criterion.assigner.ranges = ((-1, 64),)
     truth = Instances(
         (32, 32), gt_boxes=Boxes(torch.tensor([[2.0, 2, 22, 42]])), gt_classes=torch.tensor([3])
     )
-    losses = model.supervision(priors, predictions, model.decoder(predictions.regression, priors), [truth])
+    losses = model.criterion(priors, predictions, model.decoder(predictions.regression, priors), [truth])
     central, half = (18 / 22) ** 0.5, torch.tensor(0.5)
     # Seven of the eight (point, class) pairs are background; 1 positive and 1 image divide.
     one = -half.log() * 0.25
@@ -96,11 +97,11 @@ def test_detections(model):
         regression=torch.tensor([distances], dtype=torch.float32),
         centerness=torch.tensor([centerness]).logit(),
     )
-    model.postprocessing.selection.topk = 2
-    images = ImageList(torch.zeros(1, 3, 96, 128), [(80, 100)])
+    model.postprocessing.pre_nms.topk = 2
     maps = [torch.zeros(1, 16, *shape) for shape in SHAPES]
-    (candidates,) = model.eval().forward_inference(images, maps, predictions)
-    found = model.postprocessing.detections(candidates, (160, 200))
+    predicted = decoded(model, maps, predictions)
+    (candidates,) = model.postprocessing.pre_nms_boxes(*predicted, [(80, 100)])
+    found = model.postprocessing.select(candidates, (160, 200))
     classes, scores, boxes = zip(*DETECTED, strict=True)
     assert found.pred_classes.tolist() == list(classes)
     assert found.scores.tolist() == pytest.approx(scores, rel=1e-5)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from htd.modeling.dense.supervision import at_least
+from htd.modeling.dense.criterion import clamp_normalizer
 from tests.modeling.dense.hostile import RATE, HostileBatches, narrow_model, ordinary_boxes, train
 
 # RetinaNet's towers have no norm; at ten times the rate it diverges, whatever the precision.
@@ -51,6 +51,10 @@ def test_scores_of_nothing(bias, tmp_path):
 def test_a_normalizer_without_a_limit_divides_equally():
     """The mean of two losses weighs them by tiny scores; where these are nothing it is 0."""
     losses, weights = torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor([1e-15, 3e-15])
-    mean = (losses * weights).sum() / at_least(weights.sum(), 0.0)
+    mean = (losses * weights).sum() / clamp_normalizer(weights.sum(), 0.0)
     assert mean.item() == pytest.approx(2.5)
-    assert float(at_least(torch.tensor(1e-39), 0.0)) == float(at_least(torch.tensor(0.0), 0.0)) == 1
+    assert (
+        float(clamp_normalizer(torch.tensor(1e-39), 0.0))
+        == float(clamp_normalizer(torch.tensor(0.0), 0.0))
+        == 1
+    )

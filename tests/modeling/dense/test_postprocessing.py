@@ -9,10 +9,8 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes
 
-from htd.errors import UserError
 from htd.layers import HardNMS, SoftNMS
-from htd.modeling.dense.candidates import LocationSelection, PairSelection
-from htd.modeling.dense.postprocessing import RescaleFirst, SuppressFirst
+from htd.modeling.dense.postprocessing import LocationTopK, PairTopK, RescaleFirst, SuppressFirst
 from tests.modeling.dense.test_candidates import SIZES, outputs
 from tests.recorded import close
 
@@ -20,23 +18,23 @@ SIZE = (100, 150)
 HARD = HardNMS(iou_threshold=0.6)
 
 
-def chain(kind=RescaleFirst, selection=PairSelection, *, threshold=0.05, topk=1000, nms=HARD, **rest):
+def chain(kind=RescaleFirst, pre_nms=PairTopK, *, threshold=0.05, topk=1000, nms=HARD, **rest):
     if kind is RescaleFirst:
         rest = {"clip": False, "min_box_size": None} | rest
-    return kind(selection=selection(score_threshold=threshold, topk=topk), nms=nms, **rest)
+    return kind(pre_nms=pre_nms(score_threshold=threshold, topk=topk), nms=nms, **rest)
 
 
 CHAINS = [
     chain(kind, selection, topk=20, max_detections=30, **rest)
-    for selection in (PairSelection, LocationSelection)
+    for selection in (PairTopK, LocationTopK)
     for kind, rest in [(SuppressFirst, {}), (RescaleFirst, {"clip": True, "min_box_size": 0.0})]
 ]
 
 
 def detected(postprocessing, scores, boxes, centerness, sizes=SIZES, size=(200, 300)):
     """Detections in a frame twice as large as the input."""
-    return postprocessing.detections(
-        postprocessing.candidates(scores, boxes, centerness, sizes, SIZE), size
+    return postprocessing.select(
+        postprocessing.choose(scores, boxes, centerness, sizes, SIZE), size
     ).get_fields()
 
 
@@ -46,13 +44,13 @@ def same(found, wanted):
     assert torch.equal(found["pred_classes"], wanted["pred_classes"])
 
 
-@pytest.mark.parametrize("kind", [PairSelection, LocationSelection])
+@pytest.mark.parametrize("kind", [PairTopK, LocationTopK])
 def test_the_threshold_is_on_the_class_alone_and_the_score_is_the_product(kind):
     scores, centerness = torch.tensor([[0.6, 0.4], [0.9, 0.51]]), torch.tensor([0.5, 0.01])
     boxes = torch.tensor([[0.0, 0, 9, 9], [50, 50, 60, 60]])
-    found = chain(selection=kind, threshold=0.5).candidates(scores, boxes, centerness, [2], SIZE)
+    found = chain(pre_nms=kind, threshold=0.5).choose(scores, boxes, centerness, [2], SIZE)
     assert sorted(found.scores.tolist()) == pytest.approx([0.0051, 0.009, 0.3])
-    results = detected(chain(selection=kind, threshold=0.5), scores, boxes, centerness, [2])
+    results = detected(chain(pre_nms=kind, threshold=0.5), scores, boxes, centerness, [2])
     assert results["scores"].tolist() == pytest.approx([0.3, 0.009, 0.0051])  # ordered by the product
 
 
@@ -80,8 +78,8 @@ def test_nothing_to_detect(postprocessing):
         (scores, torch.full_like(boxes, nan), centerness),
         (torch.full_like(scores, nan), boxes, None),
     ]:
-        candidates = postprocessing.candidates(*empty, SIZES, SIZE)
-        found = postprocessing.detections(candidates, (200, 300))
+        candidates = postprocessing.choose(*empty, SIZES, SIZE)
+        found = postprocessing.select(candidates, (200, 300))
         assert len(found) == len(candidates) == 0 and found.image_size == (200, 300)
         assert found.pred_boxes.tensor.shape == (0, 4) and found.pred_classes.dtype == torch.int64
 
@@ -170,9 +168,3 @@ def test_detections_are_those_of_the_retinanet_of_detectron2(topk, size):
     assert torch.equal(found["pred_classes"], wanted["pred_classes"])
     close(found["scores"], wanted["scores"], 1e-6)
     close(found["pred_boxes"].tensor, wanted["pred_boxes"].tensor, 1e-4)
-
-
-@pytest.mark.parametrize("number", [0, -1])
-def test_numbers_that_keep_nothing(number):
-    with pytest.raises(UserError, match=f"model.postprocessing.max_detections is {number}"):
-        chain(max_detections=number)

@@ -71,8 +71,8 @@ def trained(request):
     iterations = iterations_of_phases(model)
     assert len(iterations) == 1 + name.startswith("tood")
     if name.startswith("tood"):
-        model.supervision.set_iteration(iterations[phase])
-        assert model.supervision.aligned_now == bool(phase)
+        model.criterion.set_iteration(iterations[phase])
+        assert model.criterion.aligned_now == bool(phase)
     return name, model
 
 
@@ -83,7 +83,7 @@ def test_an_empty_image_changes_the_losses_only_as_the_normaliser_says(trained):
     alone, nothing, both = (
         priced(model, partial(model, batch)) for batch in ([full], [empty], [full, empty])
     )
-    assert alone.matched.positive.sum() > 1
+    assert alone.targets.positive.sum() > 1
     for loss in both.losses:
         in_full, in_empty, in_both = (x.losses[loss] * x.divisors[loss] for x in (alone, nothing, both))
         torch.testing.assert_close(in_both, in_full + in_empty, rtol=1e-4, atol=1e-6)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detectron2.structures import ImageList
 
 from tests.modeling.dense.reference import (
     LOSSES,
@@ -12,6 +11,7 @@ from tests.modeling.dense.reference import (
     check_detections,
     check_losses,
     check_positives,
+    decoded,
     random_maps,
     without_backbone,
 )
@@ -56,9 +56,9 @@ def test_head(head, predictions):
 @torch.no_grad()
 def test_detections(head, predictions, device):
     (model, _), (found, features) = head, predictions
-    images = ImageList(torch.zeros(1, 3, *BATCH_SIZE, device=device), [IMAGE_SIZE])
-    (candidates,) = model.forward_inference(images, features, found)
-    detections = model.postprocessing.detections(candidates, IMAGE_SIZE)
+    predicted = decoded(model, features, found)
+    (candidates,) = model.postprocessing.pre_nms_boxes(*predicted, [IMAGE_SIZE])
+    detections = model.postprocessing.select(candidates, IMAGE_SIZE)
     check_detections(tensors("tood", "atss_head"), "det", detections)
     low, high = detections.pred_boxes.tensor.split(2, dim=1)
     assert (low >= 0).all() and (high <= high.new_tensor(IMAGE_SIZE[::-1])).all()
@@ -77,13 +77,13 @@ def test_normalisers(losses):
     """The image without objects counts as one positive prior."""
     norms = losses.priced.norms
     assert norms["loss_cls"] == norms["loss_centerness"] == losses.case["num_pos_avg"]
-    assert norms["loss_cls"] == losses.priced.matched.positive.sum() + 1
+    assert norms["loss_cls"] == losses.priced.targets.positive.sum() + 1
     LOSSES.check(norms["loss_box_reg"], losses.case["bbox_norm_raw"])
 
 
 def test_targets(losses):
-    check_positives(losses.case, losses.priced.matched)
-    assert not losses.priced.matched.counted.all()
+    check_positives(losses.case, losses.priced.targets)
+    assert not losses.priced.targets.counted.all()
 
 
 @pytest.mark.parametrize("loss", ["loss_cls", "loss_bbox", "loss_centerness"])

@@ -18,7 +18,14 @@ from tests.modeling.dense.recorded import (
     normal_maps,
     objects,
 )
-from tests.modeling.dense.reference import as_maps, check_losses, priced, random_maps, without_backbone
+from tests.modeling.dense.reference import (
+    as_maps,
+    check_losses,
+    decoded,
+    priced,
+    random_maps,
+    without_backbone,
+)
 from tests.recorded import tensors
 
 
@@ -54,7 +61,7 @@ class Trained:
             x.requires_grad_()
         predictions = DensePredictions(as_rows(self.logits), as_rows(self.sides))
         self.truth = objects(self.case, TRAINED, device)
-        train = partial(model.forward_training, None, self.logits, predictions, self.truth)
+        train = partial(model.criterion, *decoded(model, self.logits, predictions), self.truth)
         self.priced = priced(model, train)
 
 
@@ -64,7 +71,7 @@ def trained(model, device):
 
 
 def test_targets(trained):
-    check_targets(trained.case, trained.priced.matched, trained.truth)
+    check_targets(trained.case, trained.priced.targets, trained.truth)
 
 
 def test_losses(trained):

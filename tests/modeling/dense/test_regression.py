@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from htd.modeling.dense import ExpOfScaled, Scaled, ScaledExp, Unscaled
-from htd.modeling.dense.regression import bounded_exp
+from htd.modeling.dense.predictors import bounded_exp
 
 X = torch.tensor([[[[-2.0, 0.0, 1.0, 3.0]]]])
 BOUNDS = [2.0, 8.0]

@@ -11,7 +11,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from htd.checkpoint import convert
-from tests.modeling.dense.reference import STRIDES, as_maps
+from tests.modeling.dense.reference import STRIDES, as_maps, decoded
 from tests.modeling.reference import Tolerance, detections, model_config
 from tests.recorded import image, manifest, partners, published_weights, tensors
 
@@ -82,7 +82,9 @@ class Inference:
             "cls_score": as_maps(predictions.logits.sigmoid(), priors),
             "bbox_pred": as_maps(predictions.regression, priors),
         }
-        self.num_candidates = len(model.forward_inference(images, features, predictions)[0])
+        predicted = decoded(model, features, predictions)
+        (pre_nms_boxes,) = model.postprocessing.pre_nms_boxes(*predicted, images.image_sizes)
+        self.num_candidates = len(pre_nms_boxes)
 
     def check_image(self) -> None:
         """Compare what the network sees."""

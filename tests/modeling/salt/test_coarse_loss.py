@@ -6,9 +6,9 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from htd.modeling.dense import BestScore, DensePredictions, LossTerm, Supervision, WeightSum
+from htd.modeling.dense import BestScore, DenseCriterion, DensePredictions, LossTerm, WeightSum
 from htd.modeling.dense.assigners import BACKGROUND, Assignment
-from htd.modeling.dense.priors import Priors
+from htd.modeling.dense.boxes import Priors
 from htd.modeling.salt import AssignedBox, CoarseBoxLoss, CoarseWeightSum, RefinedBox
 
 # Three cells of 8 pixels in a row, whose points are (4, 4), (12, 4) and (20, 4).
@@ -62,10 +62,10 @@ class Case:
         self.logits = torch.tensor([[[logit(s), -9.0] for s in scores]], requires_grad=True)
         loss = CoarseBoxLoss(weighting=BestScore(), target=target)
         term = LossTerm(name="loss_box_reg_init", loss=loss, normalizer=normalizer)
-        supervision = Supervision(assigner=Fixed(*positive), terms=[term])
+        criterion = DenseCriterion(assigner=Fixed(*positive), terms=[term])
         truth = Instances((8, 24), gt_boxes=Boxes([OBJECT]), gt_classes=torch.tensor([0]))
         predictions = DensePredictions(self.logits, self.boxes, coarse=self.coarse)
-        (self.loss,) = supervision(priors(squares), predictions, self.boxes, [truth]).values()
+        (self.loss,) = criterion(priors(squares), predictions, self.boxes, [truth]).values()
 
     def gradient_of(self, *tensors):
         return torch.autograd.grad(self.loss, tensors, allow_unused=True)
@@ -118,8 +118,8 @@ def two_cells(normalizer, coarse, scores):
     truth = Instances((8, 24), gt_boxes=Boxes([OBJECT]), gt_classes=torch.tensor([0]))
     logits = torch.tensor([[[logit(s)] for s in (*scores, 0.9)]])
     boxes, rows = torch.tensor([SQUARES]), torch.tensor([[*coarse, [0.0] * 4]])
-    supervision = Supervision(assigner=Fixed(0, 0, BACKGROUND), terms=[term])
-    found = supervision(priors(SQUARES), DensePredictions(logits, boxes, coarse=rows), boxes, [truth])
+    criterion = DenseCriterion(assigner=Fixed(0, 0, BACKGROUND), terms=[term])
+    found = criterion(priors(SQUARES), DensePredictions(logits, boxes, coarse=rows), boxes, [truth])
     return found["loss"].item()
 
 

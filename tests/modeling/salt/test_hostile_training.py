@@ -75,8 +75,8 @@ def model(request):
     name, phase = request.param
     made = narrow_model(f"salt/{name}", switch=1 if "tood" in name else None).train()
     if "tood" in name:
-        made.supervision.set_iteration(phase)
-        assert made.supervision.aligned_now == bool(phase)
+        made.criterion.set_iteration(phase)
+        assert made.criterion.aligned_now == bool(phase)
     return made
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from htd.modeling.dense.head import logit
+from htd.modeling.dense.predictors import prior_logit
 from tests.modeling.dense.reference import model_config, random_maps
 from tests.modeling.initial_values import assert_drawn_with
 from tests.modeling.salt.reference import DEFORMABLE, R50
@@ -41,7 +41,7 @@ def test_weights_and_biases(leaf, name):
 def test_classes_begin_with_a_probability_of_a_hundredth(leaf):
     layer = new_head(leaf).predictors.cls_score
     assert_drawn_with(SimpleNamespace(weight=layer.weight, bias=None), 0.01)
-    assert layer.bias.tolist() == [pytest.approx(logit(0.01))] * 80
+    assert layer.bias.tolist() == [pytest.approx(prior_logit(0.01))] * 80
 
 
 def test_norms_and_scales():

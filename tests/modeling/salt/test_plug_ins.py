@@ -3,10 +3,11 @@
 from functools import partial
 
 import pytest
-import torch
+from detectron2.config import LazyConfig
 from detectron2.structures import pairwise_iou
 
-from htd.modeling.salt.coarse_loss import Cells, coarse_boxes
+from htd.errors import UserError
+from htd.modeling.salt.coarse_boxes import best_prior_of_cells
 from tests.configs.reduced import build, example
 from tests.modeling.dense.reference import priced
 from tests.modeling.htc.small import randomise
@@ -24,14 +25,14 @@ def found():
 
 def test_one_anchor_stands_for_each_cell(found):
     """Of those of its anchors that have an object the one that overlaps its object most, in a loop."""
-    matched, objects = found[0].matched, found[1]
+    matched, objects = found[0].targets, found[1]
     overlap = pairwise_iou(type(objects)(matched.priors.boxes), objects).amax(dim=1)
-    cells, shared = Cells.of(matched), 0
-    assert cells.positive.shape == (2, len(matched.priors) // ANCHORS) and not cells.positive[1].any()
-    for cell, prior in enumerate(cells.prior[0].tolist()):
+    (prior_of_cell, positive_cell), shared = best_prior_of_cells(matched), 0
+    assert positive_cell.shape == (2, len(matched.priors) // ANCHORS) and not positive_cell[1].any()
+    for cell, prior in enumerate(prior_of_cell[0].tolist()):
         rows = [ANCHORS * cell + k for k in range(ANCHORS)]
         positive = [row for row in rows if matched.positive[0, row]]
-        assert prior in rows and bool(positive) == cells.positive[0, cell].item()
+        assert prior in rows and bool(positive) == positive_cell[0, cell].item()
         if positive:
             assert prior == max(positive, key=lambda row: overlap[row].item())
             shared += len(positive) > 1
@@ -39,22 +40,21 @@ def test_one_anchor_stands_for_each_cell(found):
 
 
 def test_losses_of_coarse_boxes_are_divided_by_cells(found):
-    case, matched = found[0], found[0].matched
+    case, matched = found[0], found[0].targets
     positives = matched.positive.sum().item()
-    cells = Cells.of(matched).positive.sum().item()
+    cells = best_prior_of_cells(matched)[1].sum().item()
     assert case.norms["loss_box_reg_init"] == cells
     # The image without objects counts as one.
     assert case.norms["loss_box_reg"] == positives + 1 > cells + 1
 
 
-@torch.no_grad()
-def test_coarse_boxes_lie_around_the_cells(found):
-    """All anchors of a cell have one middle, and distances are in cells."""
-    matched = found[0].matched
-    boxes, priors = coarse_boxes(matched), matched.priors
-    distances = matched.predictions.coarse * priors.stride_of_each[::ANCHORS, None]
-    for k in range(ANCHORS):
-        x, y = priors.centers[k::ANCHORS].unbind(dim=1)
-        sides = torch.stack([x - boxes[..., 0], y - boxes[..., 1], boxes[..., 2] - x, boxes[..., 3] - y], -1)
-        torch.testing.assert_close(sides, distances, atol=1e-3, rtol=1e-5)
-    assert distances.any()
+def test_the_operator_is_plugged_in_once_and_beside_a_box_loss():
+    plug_in_salt = LazyConfig.load("configs/common/models/salt.py", "plug_in_salt")
+    with pytest.raises(UserError, match="already"):
+        plug_in_salt(LazyConfig.load("configs/salt/salt_atss_r50_fpn_1x.py").model)
+    with pytest.raises(UserError, match="dense detector"):
+        plug_in_salt(LazyConfig.load("configs/baselines/faster_rcnn_r50_fpn_1x.py").model)
+    config = LazyConfig.load("configs/baselines/atss_r50_fpn_1x.py").model
+    config.criterion.terms[1].name = "loss_box"
+    with pytest.raises(UserError, match="loss_box_reg"):
+        plug_in_salt(config)

@@ -10,7 +10,7 @@ from torch import nn
 from htd.layers import GroupNormOf
 from htd.modeling.dense import TwinTowers
 from htd.modeling.salt import SALTOperator, SALTTowers
-from htd.modeling.salt.points import class_points, offsets, regression_points
+from htd.modeling.salt.operator import class_points, regression_points, tap_offsets
 
 CHANNELS = 16
 # Factors that lay the nine points out as a 3x3 grid.
@@ -95,7 +95,7 @@ def test_points_lie_in_the_box_four_of_them_on_its_sides():
 
 
 def test_offsets_are_y_then_x_of_each_tap():
-    found = offsets(torch.zeros(1, 18, 2, 3))[0, :, 0, 0]
+    found = tap_offsets(torch.zeros(1, 18, 2, 3))[0, :, 0, 0]
     assert found.view(9, 2).tolist() == [[-y, -x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
 
 

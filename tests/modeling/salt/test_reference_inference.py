@@ -26,7 +26,7 @@ def model_for(classes, topk, most, device):
     config.backbone = None
     config.num_classes = classes
     config.head.predictors.extra_classes = 1
-    config.postprocessing.selection.topk = topk
+    config.postprocessing.pre_nms.topk = topk
     config.postprocessing.max_detections = most
     return instantiate(config).to(device)
 

@@ -17,7 +17,7 @@ from tests.modeling.dense.recorded import (
     normal_maps,
     objects,
 )
-from tests.modeling.dense.reference import check_losses, gradients, in_float64, priced, random_maps
+from tests.modeling.dense.reference import check_losses, decoded, gradients, in_float64, priced, random_maps
 from tests.modeling.salt.reference import R50, head, outputs
 from tests.recorded import arrays, tensors
 
@@ -53,7 +53,7 @@ class Given:
         logits, sides, coarse = map(as_rows, maps)
         self.truth = objects(self.case, sizes, device)
         predictions = DensePredictions(logits, sides, coarse=coarse)
-        train = partial(model.forward_training, None, self.logits, predictions, self.truth)
+        train = partial(model.criterion, *decoded(model, self.logits, predictions), self.truth)
         self.priced = priced(model, train)
 
     def gradients(self, loss):
@@ -71,7 +71,7 @@ def given(trained_head, device):
 
 
 def test_targets(given):
-    check_targets(given.case, given.priced.matched, given.truth)
+    check_targets(given.case, given.priced.targets, given.truth)
 
 
 def test_losses(given):
@@ -101,7 +101,7 @@ def without_objects(trained_head, device):
 def test_without_objects(without_objects):
     """The losses of boxes are 0, where those of the published implementation are 0 / 0."""
     run = without_objects
-    check_targets(run.case, run.priced.matched, run.truth)
+    check_targets(run.case, run.priced.targets, run.truth)
     check_normalisers(run.case, run.priced)
     check(run.priced.levels["loss_cls"], run.case["loss_cls"])
     check(run.priced.losses["loss_cls"], run.case["loss_cls"].sum())
@@ -134,8 +134,7 @@ class Trained:
         truth = objects(self.case, HEAD_SIZES, device)
 
         def train(model, features):
-            predictions = model.head(features)
-            return priced(model, partial(model.forward_training, None, features, predictions, truth))
+            return priced(model, partial(model.criterion, *decoded(model, features), truth))
 
         with torch.no_grad():
             self.priced = train(model, features)

@@ -5,7 +5,7 @@ import torch
 
 from htd.checkpoint import convert
 from htd.modeling.salt import SALTOperator
-from htd.modeling.salt.points import class_points, offsets, regression_points
+from htd.modeling.salt.operator import class_points, regression_points, tap_offsets
 from tests.modeling.dense.recorded import check, check_gradient, check_gradient_norms
 from tests.modeling.reference import EXACT
 from tests.recorded import arrays, published_weights, random_input, tensors
@@ -42,13 +42,13 @@ class Run:
         for x in (self.regression, self.classification):
             x.requires_grad_()
         seen = {}
-        for name in ("vectors", "regression", "classification"):
+        for name in ("vectors", "factors", "regression", "classification"):
             operator.get_submodule(name).register_forward_hook(remember(seen, name))
         classification, regression, distances = operator(self.classification, self.regression, 0)
         self.aligned = {"reg_aligned": regression, "cls_aligned": classification}
         self.found = {
             "distance": distances,
-            "scale_factors": operator.coarse_box(self.regression, 0)[1],
+            "scale_factors": seen["factors"][-1].sigmoid(),
             "cls_vectors": seen["vectors"][-1],
             "reg_offset": seen["regression"][1],
             "cls_offset": seen["classification"][1],
@@ -89,7 +89,7 @@ def test_points(run):
     stretched = class_points(run.found["cls_vectors"], points)
     check(stretched, run.case["cls_points"])
     for task, where in (("reg", points), ("cls", stretched)):
-        check(offsets(where), run.case[f"{task}_offset"])
+        check(tap_offsets(where), run.case[f"{task}_offset"])
 
 
 def test_features_at_the_points(run):

@@ -1,22 +1,23 @@
 """The operator in ATSS, FCOS and RetinaNet, as published with its faults, against the reference arrays."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
-from detectron2.structures import ImageList
 
 from configs.common.models.dense import STRIDES as PIXELS
 from configs.common.models.dense import best_locations
 from htd.checkpoint import convert
-from htd.modeling.dense import BestClassTimesCenterness, DistanceDecoder, GIoULoss
-from htd.modeling.salt.as_published import CoarseDeltaLoss, ReLUOfTwiceScaled
+from htd.modeling.dense import BestClassTimesCenterness, DeltaLoss, DistanceDecoder, GIoULoss
+from htd.modeling.dense.predictors import BoxRule
 from tests.modeling.dense.recorded import BOXES, SCORES, check, check_gradient_norms, objects
 from tests.modeling.dense.reference import (
     OUR_LOSSES,
     as_maps,
+    decoded,
     gradients,
     in_float64,
     priced,
@@ -40,20 +41,37 @@ OUTPUTS = {
 LEAVES = {"atss": "atss", "fcos": "fcos", "retina": "retinanet"}
 
 
+class ReLUOfTwiceScaled(BoxRule):
+    """Distances in cells to which the level's scalar is applied twice: the operator in FCOS."""
+
+    def __call__(self, x, scale):
+        return (scale * (scale * x)).relu()
+
+
+class CoarseDeltaLoss(DeltaLoss):
+    """L1 between coarse distances and the deltas of objects, which have no unit in common: in RetinaNet."""
+
+    reads = "coarse"
+
+    def __call__(self, targets):
+        predictions = replace(targets.predictions, regression=targets.predictions.coarse)
+        return super().__call__(replace(targets, predictions=predictions))
+
+
 def as_published(name):
     """The model of a leaf in the form that the arrays were recorded with, without its backbone."""
     model = model_config(f"salt/salt_{LEAVES[name]}_r50_fpn_1x")
     model.backbone = None
     model.head.towers.towers.num_convs = 3
     ranking = None if name == "retina" else L(BestClassTimesCenterness)()
-    model.postprocessing.update(selection=best_locations(ranking), min_box_size=None)
+    model.postprocessing.update(pre_nms=best_locations(ranking), min_box_size=None)
     model.postprocessing.nms.iou_threshold = 0.6
-    boxes, coarse = model.supervision.terms[1], model.supervision.terms[-1]
+    boxes, coarse = model.criterion.terms[1], model.criterion.terms[-1]
     assert (boxes.name, coarse.name) == ("loss_box_reg", "loss_box_reg_init")
     if name == "fcos":
         model.head.predictors.update(box_rule=L(ReLUOfTwiceScaled)(), centerness_from="regression")
         model.decoder = L(DistanceDecoder)(in_cells=True)
-        model.supervision.assigner.center_radius = 1.5
+        model.criterion.assigner.center_radius = 1.5
         boxes.loss = L(GIoULoss)(weighting=boxes.loss.weighting)
     if name == "retina":
         model.head.predictors.num_anchors = 1
@@ -88,11 +106,12 @@ class PlugIn:
         truth = objects(self.case, SIZES, device)
         with torch.no_grad():
             self.predictions = self.model.head(self.features)
-            train = partial(self.model.forward_training, None, self.features, self.predictions, truth)
+            train = partial(
+                self.model.criterion, *decoded(self.model, self.features, self.predictions), truth
+            )
             self.priced = priced(self.model, train)
         self.exact_features = [level.double().requires_grad_() for level in self.features]
-        predictions = exact_model.head(self.exact_features)
-        self.exact_losses = exact_model.forward_training(None, self.exact_features, predictions, truth)
+        self.exact_losses = exact_model.criterion(*decoded(exact_model, self.exact_features), truth)
 
 
 @pytest.fixture(scope="module", params=LEAVES)
@@ -147,11 +166,10 @@ def order(scores, classes, boxes):
 @torch.no_grad()
 def test_detections(plug_in):
     """In the given order, in the frames of the files."""
-    model, device = plug_in.model.eval(), plug_in.features[0].device
-    images = ImageList(torch.zeros(2, 3, *BATCH_SIZE, device=device), SIZES)
-    each = model.forward_inference(images, plug_in.features, model.head(plug_in.features))
+    model = plug_in.model.eval()
+    each = model.postprocessing.pre_nms_boxes(*decoded(model, plug_in.features), SIZES)
     for i, (candidates, frame) in enumerate(zip(each, FRAMES, strict=True)):
-        found = model.postprocessing.detections(candidates, frame).to("cpu")
+        found = model.postprocessing.select(candidates, frame).to("cpu")
         boxes, scores = plug_in.case[f"dets{i}"].split([4, 1], dim=1)
         classes, scores = plug_in.case[f"labels{i}"], scores[:, 0]
         assert len(found) == len(scores) == 100

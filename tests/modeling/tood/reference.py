@@ -72,7 +72,7 @@ class Forward:
             priors = self.model.priors(self.features)
             regression = self.predictions.regression
             unsampled = self.model.decoder.decoder(regression[..., :-8], priors)
-            stride = priors.stride_of_each[:, None]
+            stride = priors.prior_strides[:, None]
             self.scores = as_maps(self.predictions.logits.sigmoid(), priors)
             self.offsets = as_maps(regression[..., -8:], priors)
             self.unsampled = as_maps(unsampled / stride, priors)
@@ -89,5 +89,5 @@ class Forward:
 def losses(name: str, leaf: str, seed: int, iteration: int, device) -> Losses:
     """Return a case of the losses, computed as at an iteration of a training."""
     model, names = head(leaf, device)
-    model.supervision.set_iteration(iteration)
+    model.criterion.set_iteration(iteration)
     return Losses(name, model, names, seed)

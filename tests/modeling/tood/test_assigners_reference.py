@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from htd.modeling.dense.assigners import Predicted
-from htd.modeling.tood.assigner import TaskAlignedAssigner
+from htd.modeling.tood.task_alignment import TaskAlignedAssigner
 from tests.modeling.dense.assigners import at_priors, everywhere, matched_case, recorded_case
 from tests.recorded import close
 

@@ -9,9 +9,9 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 
 from htd.modeling.dense import DensePredictions
-from htd.modeling.dense.towers import TaskFeatures
+from htd.modeling.dense.head import TaskFeatures
 from tests.configs.reduced import build, example, iterations_of_phases, reduced_model
-from tests.modeling.dense.reference import STRIDES, priced
+from tests.modeling.dense.reference import STRIDES, decoded, priced
 from tests.modeling.htc.small import randomise, without_gradient
 
 FREE, ANCHORED = "configs/tood/tood_r50_fpn_1x.py", "configs/tood/tood_r50_fpn_anchor_based_1x.py"
@@ -23,8 +23,8 @@ def trained(model, phase, inputs, reached="backbone"):
 
     The head and the part of the name ``reached`` get their gradients.
     """
-    model.supervision.set_iteration(iterations_of_phases(model)[phase])
-    assert model.supervision.aligned_now == bool(phase)
+    model.criterion.set_iteration(iterations_of_phases(model)[phase])
+    assert model.criterion.aligned_now == bool(phase)
     model.train().zero_grad(set_to_none=True)
     found = priced(model, partial(model, inputs))
     sum(found.losses.values()).backward()
@@ -34,7 +34,7 @@ def trained(model, phase, inputs, reached="backbone"):
 
 
 def assert_detects(model, inputs):
-    model.eval().postprocessing.selection.score_threshold = 0.0
+    model.eval().postprocessing.pre_nms.score_threshold = 0.0
     with torch.no_grad():
         for x in model(inputs):
             assert len(x["instances"]) and torch.isfinite(x["instances"].pred_boxes.tensor).all()
@@ -51,7 +51,7 @@ def test_images_with_and_without_objects(model, phase, counts):
     found = trained(model, phase, [example(count, seed=i) for i, count in enumerate(counts)])
     assert (found.losses["loss_box_reg"] > 0) == any(counts)
     assert found.losses["loss_cls"] > 0
-    assert found.matched.positive.any(dim=1).tolist() == [count > 0 for count in counts]
+    assert found.targets.positive.any(dim=1).tolist() == [count > 0 for count in counts]
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -60,7 +60,7 @@ def test_levels_of_one_cell(model, phase, size):
     """With a side of 32 the coarsest three have one row."""
     inputs = [example(0, size=size), example(1, seed=1, size=(32, 32))]
     found = trained(model, phase, inputs)
-    assert [height for height, _ in found.matched.priors.shapes] == [4, 2, 1, 1, 1]
+    assert [height for height, _ in found.targets.priors.shapes] == [4, 2, 1, 1, 1]
     assert_detects(model, inputs)
 
 
@@ -85,8 +85,8 @@ def test_fewer_priors_than_candidates(levels, priors, phase):
     truth = Instances((32, 32), gt_boxes=Boxes([[-48.0, -48, 80, 80]]), gt_classes=torch.tensor([2]))
     inputs = [example(0, size=(32, 32)) | {"instances": truth}]
     found = trained(model, phase, inputs, reached="backbone.top_block")
-    assert len(found.matched.priors) == priors
-    assert found.matched.positive.any() == (phase == 1 or priors > 2)
+    assert len(found.targets.priors) == priors
+    assert found.targets.positive.any() == (phase == 1 or priors > 2)
     assert_detects(model, inputs)
 
 
@@ -95,7 +95,7 @@ def test_one_class(phase):
     model = randomise(build(FREE, num_classes=1))
     inputs = [example(2, num_classes=1), example(0, seed=1, num_classes=1)]
     found = trained(model, phase, inputs)
-    assert found.matched.predictions.logits.shape[2] == 1 and found.matched.positive.any()
+    assert found.targets.predictions.logits.shape[2] == 1 and found.targets.positive.any()
     assert_detects(model, inputs)
 
 
@@ -132,7 +132,7 @@ def test_predictions_under_autocast_are_those_of_float32(model):
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_boxes_and_losses_under_autocast_are_those_of_float32(model, phase):
-    model.supervision.set_iteration(iterations_of_phases(model)[phase])
+    model.criterion.set_iteration(iterations_of_phases(model)[phase])
     shapes = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
     features = [torch.zeros(2, 1, *shape) for shape in shapes]
     count, generator = sum(h * w for h, w in shapes), torch.Generator().manual_seed(0)
@@ -142,9 +142,9 @@ def test_boxes_and_losses_under_autocast_are_those_of_float32(model, phase):
 
     def step():
         inputs = logits.clone().requires_grad_(), regression.clone().requires_grad_()
-        losses = model.forward_training(None, features, DensePredictions(*inputs), truth)
-        decoded = model.decoder(inputs[1], model.priors(features))
-        return [*losses.values(), decoded, *torch.autograd.grad(sum(losses.values()), inputs)]
+        priors, predictions, boxes = decoded(model, features, DensePredictions(*inputs))
+        losses = model.criterion(priors, predictions, boxes, truth)
+        return [*losses.values(), boxes, *torch.autograd.grad(sum(losses.values()), inputs)]
 
     wanted = step()
     with torch.autocast("cpu", torch.bfloat16):

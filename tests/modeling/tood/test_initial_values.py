@@ -6,13 +6,13 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from htd.modeling.dense.head import logit
+from htd.modeling.dense.predictors import prior_logit
 from tests.modeling.dense.reference import model_config, random_maps
 from tests.modeling.initial_values import assert_drawn_with
 from tests.modeling.tood.reference import ANCHOR_BASED, DEFORMABLE, R50
 
 LAYERS = 6
-PRIOR = pytest.approx(logit(0.01))
+PRIOR = pytest.approx(prior_logit(0.01))
 DRAWN = {
     **{f"towers.interactive.{i}": 0.01 for i in range(LAYERS)},
     **{
@@ -94,7 +94,7 @@ def test_what_a_new_head_says(leaf):
     assert found.logits.sigmoid().sub(0.01).abs().max() < 0.01
     assert found.regression[..., -8:].abs().max() < 0.2  # offsets, in cells
     around = priors.centers.repeat(1, 2)
-    cell = priors.stride_of_each[:, None] * torch.tensor([-1, -1, 1, 1])
+    cell = priors.prior_strides[:, None] * torch.tensor([-1, -1, 1, 1])
     wanted = priors.boxes if leaf == ANCHOR_BASED else around + cell
     before = model.decoder.decoder(found.regression[..., :-8], priors)
-    assert ((before - wanted).abs() / priors.stride_of_each[:, None]).median() < 0.5
+    assert ((before - wanted).abs() / priors.prior_strides[:, None]).median() < 0.5

@@ -9,7 +9,7 @@ import torch
 from detectron2.config import instantiate
 
 from htd.engine.config import load_config
-from htd.modeling.dense import BestClass, LocationSelection, PairSelection
+from htd.modeling.dense import BestClass, LocationTopK, PairTopK
 from tests.modeling.tood.reference import ANCHOR_BASED, R50
 
 
@@ -32,12 +32,12 @@ def values(model):
     """Return what the overrides below may change."""
     post = model.postprocessing
     return {
-        "phases": (model.supervision.switch_iter, model.supervision.switch_epochs),
+        "phases": (model.criterion.switch_iter, model.criterion.switch_epochs),
         "classes": (model.num_classes, len(model.head.predictors.cls_score.weight)),
         "repair": model.decoder.repair,
         "clip": post.clip,
         "min_box_size": post.min_box_size,
-        "selection": (type(post.selection), post.selection.score_threshold, post.selection.topk),
+        "pre_nms": (type(post.pre_nms), post.pre_nms.score_threshold, post.pre_nms.topk),
     }
 
 
@@ -47,13 +47,13 @@ DEFAULT = {
     "repair": True,
     "clip": False,
     "min_box_size": 0.0,
-    "selection": (PairSelection, 0.05, 1000),
+    "pre_nms": (PairTopK, 0.05, 1000),
 }
 AUTHORS = {
     "repair": False,
     "clip": True,
     "min_box_size": -torch.inf,
-    "selection": (LocationSelection, 0.05, 1000),
+    "pre_nms": (LocationTopK, 0.05, 1000),
 }
 
 
@@ -62,9 +62,9 @@ AUTHORS = {
     "overrides, changed",
     [
         ([], {}),
-        (["model.supervision.switch_iter=0"], {"phases": (0, None)}),
+        (["model.criterion.switch_iter=0"], {"phases": (0, None)}),
         (
-            ["model.supervision.switch_iter=null", "model.supervision.switch_epochs=4"],
+            ["model.criterion.switch_iter=null", "model.criterion.switch_epochs=4"],
             {"phases": (None, 4)},
         ),
         (["model.num_classes=3"], {"classes": (3, 3)}),
@@ -79,8 +79,8 @@ def test_an_override_changes_its_value_alone(leaf, overrides, changed):
 
 
 def test_aligned_from_the_start_needs_no_iteration():
-    assert built(R50, ["model.supervision.switch_iter=0"]).supervision.aligned_now
+    assert built(R50, ["model.criterion.switch_iter=0"]).criterion.aligned_now
 
 
 def test_selection_of_the_authors_ranks_by_the_class():
-    assert isinstance(built(R50, documented_selection()).postprocessing.selection.ranking, BestClass)
+    assert isinstance(built(R50, documented_selection()).postprocessing.pre_nms.ranking, BestClass)

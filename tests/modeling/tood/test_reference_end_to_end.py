@@ -8,7 +8,7 @@ import torch
 from detectron2.config import instantiate
 
 from htd.checkpoint import convert
-from tests.modeling.dense.reference import STRIDES, as_maps, check_detections, model_config
+from tests.modeling.dense.reference import STRIDES, as_maps, check_detections, decoded, model_config
 from tests.modeling.reference import Tolerance
 from tests.recorded import image, manifest, published_weights, tensors
 
@@ -50,21 +50,21 @@ class Run:
         images = self.model.preprocess_image(self.inputs)
         self.maps = self.model.backbone(images.tensor)
         features = [self.maps[level] for level in STRIDES]
-        predictions, priors = self.model.head(features), self.model.priors(features)
-        self.outputs = outputs(self.model, predictions, priors)
-        (self.candidates,) = self.model.forward_inference(images, features, predictions)
+        predicted = decoded(self.model, features)
+        self.outputs = outputs(*predicted)
+        (self.candidates,) = self.model.postprocessing.pre_nms_boxes(*predicted, images.image_sizes)
 
     @torch.no_grad()
     def detections(self, most):
         """Return the best detections, ``most`` of them."""
         postprocessing = self.model.postprocessing
         before, postprocessing.max_detections = postprocessing.max_detections, most
-        found = postprocessing.detections(self.candidates, self.candidates.image_size)
+        found = postprocessing.select(self.candidates, self.candidates.image_size)
         postprocessing.max_detections = before
         return found
 
 
-def outputs(model, predictions, priors):
+def outputs(priors, predictions, boxes):
     logits = as_maps(predictions.logits, priors)
     if predictions.centerness is not None:
         return {
@@ -72,10 +72,9 @@ def outputs(model, predictions, priors):
             "bbox_delta": as_maps(predictions.regression, priors),
             "centerness_logit": as_maps(predictions.centerness[..., None], priors),
         }
-    boxes = model.decoder(predictions.regression, priors) / priors.stride_of_each[:, None]
     return {
         "cls_score": {level: x.sigmoid() for level, x in logits.items()},
-        "bbox_pred": as_maps(boxes, priors),
+        "bbox_pred": as_maps(boxes / priors.prior_strides[:, None], priors),
     }
 
 

@@ -38,8 +38,8 @@ def test_normalisers(run):
 
 
 def test_targets(run):
-    check_positives(run.case, run.priced.matched)
-    METRICS.check(run.priced.matched.metric, run.case["alignment_metrics"])
+    check_positives(run.case, run.priced.targets)
+    METRICS.check(run.priced.targets.metric, run.case["alignment_metrics"])
 
 
 @pytest.mark.parametrize("loss", ["loss_cls", "loss_bbox"])
@@ -54,7 +54,7 @@ def test_without_objects(name, device):
     check_losses(run.case, run.priced)
     wanted = {"loss_cls": run.case["cls_norm_raw"], "loss_box_reg": run.case["bbox_norm_raw"]}
     assert run.priced.norms == wanted == {"loss_cls": 0, "loss_box_reg": 0}
-    assert run.priced.matched.counted.all() and not run.priced.matched.positive.any()
+    assert run.priced.targets.counted.all() and not run.priced.targets.positive.any()
     parameters, _ = run.gradients("loss_cls")
     check_norms(parameters, run.case["loss_cls.grad_norm"])
     assert run.priced.losses["loss_box_reg"] == 0 == run.case["loss_bbox.grad_norm"].max()

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from htd.layers import HardNMS
-from htd.modeling.dense.candidates import LocationSelection, PairSelection
-from htd.modeling.dense.postprocessing import RescaleFirst
+from htd.modeling.dense.postprocessing import LocationTopK, PairTopK, RescaleFirst
 from tests.recorded import close, tensors
 
 IMAGE_SIZE = (128, 192)
@@ -41,9 +40,9 @@ def outputs():
 def chain(variant):
     value = PUBLISHED | VARIANTS[variant]
     author = variant.startswith("author")
-    selection = LocationSelection if author else PairSelection
+    selection = LocationTopK if author else PairTopK
     return RescaleFirst(
-        selection=selection(score_threshold=value["threshold"], topk=value["topk"]),
+        pre_nms=selection(score_threshold=value["threshold"], topk=value["topk"]),
         nms=HardNMS(iou_threshold=value["iou"]),
         max_detections=value["most"],
         clip=author,
@@ -54,9 +53,9 @@ def chain(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_detections_are_the_published_ones(variant):
     case, (scores, boxes, sizes), published = tensors("tood", "postproc"), outputs(), chain(variant)
-    candidates = published.candidates(scores, boxes, None, sizes, IMAGE_SIZE)
+    candidates = published.choose(scores, boxes, None, sizes, IMAGE_SIZE)
     factors = FACTORS.get(variant, (1.0, 1.0))
-    found = published.detections(candidates, tuple(s / f for s, f in zip(IMAGE_SIZE, factors, strict=True)))
+    found = published.select(candidates, tuple(s / f for s, f in zip(IMAGE_SIZE, factors, strict=True)))
     assert torch.equal(found.pred_classes, case[f"{variant}.labels"].long())
     close(found.scores, case[f"{variant}.scores"], 0)
     close(found.pred_boxes.tensor, case[f"{variant}.boxes"], 1e-3)
@@ -69,7 +68,7 @@ def test_as_many_candidates_as_published(variant):
     published.nms = lambda boxes, *rest: seen.append(len(boxes)) or nms(boxes, *rest)
     published.max_detections = 10_000  # so that all candidates are needed
     scores, boxes, sizes = outputs()
-    published.detections(published.candidates(scores, boxes, None, sizes, IMAGE_SIZE), IMAGE_SIZE)
+    published.select(published.choose(scores, boxes, None, sizes, IMAGE_SIZE), IMAGE_SIZE)
     assert seen == [int(tensors("tood", "postproc")[f"{variant}.num_candidates"])]
 
 

@@ -55,7 +55,7 @@ class Step:
         self.weights, report = convert(published, model)
         model.load_state_dict(self.weights, strict=True)
         model.to(device).train()
-        model.supervision.set_iteration(CASES[name] * ITERATIONS_AN_EPOCH)
+        model.criterion.set_iteration(CASES[name] * ITERATIONS_AN_EPOCH)
         inputs = [one_input(i, truth) for i, truth in enumerate(targets(self.case, SIZES, device))]
         with torch.no_grad():
             self.priced = priced(model, partial(model, inputs))

@@ -14,7 +14,7 @@ _RATES = ("optimizer.lr",)
 _LENGTHS = (
     "train.max_iter",
     "lr_multiplier.warmup_iters",
-    "model.supervision.switch_iter",
+    "model.criterion.switch_iter",
     "train.eval_period",
     "train.vis_period",
     "train.checkpointer.period",

@@ -16,7 +16,7 @@ from htd.modeling.cascade.heads import Classified
 from htd.modeling.cascade.prediction import RoIPredictions
 from htd.modeling.cascade.rois import LevelRule, RoIContext, RoIs
 from htd.modeling.cascade.stage import CascadeStage
-from htd.modeling.metrics import due_storage, write
+from htd.modeling.metrics import PERIOD, storage_every, write
 
 
 class ContextParts(nn.ModuleDict):
@@ -169,7 +169,7 @@ class StagedROIHeads(nn.Module):
                 of_stage |= self.mask_branch.losses(head, context, stage, samples, proposals, truth)
             suffix = f"_stage{k}" if last else ""
             losses |= {name + suffix: value for name, value in of_stage.items()}
-            if (storage := due_storage()) is not None:
+            if (storage := storage_every(PERIOD)) is not None:
                 write(storage, stage.metrics(classified, samples), suffix)
             previous = classified
         return losses

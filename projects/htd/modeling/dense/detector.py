@@ -1,6 +1,6 @@
-"""One meta-architecture for dense detectors: what distinguishes them are the parts that it is built from.
+"""The meta-architecture of dense detectors; what distinguishes them are the parts that it is built from.
 
-Symbols: N images, P priors, K classes.
+Symbols: N images, P priors.
 """
 
 from __future__ import annotations
@@ -10,40 +10,29 @@ from collections.abc import Sequence
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone import Backbone
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from htd.errors import UserError
-from htd.modeling.dense.checks import check_pixels
-from htd.modeling.dense.decoders import Decoder
-from htd.modeling.dense.misfits import check_parts
-from htd.modeling.dense.postprocessing import Candidates, DensePostProcessing
-from htd.modeling.dense.predictions import DensePredictions
-from htd.modeling.dense.priors import Priors
+from htd.modeling.dense.boxes import Decoder, Priors
+from htd.modeling.dense.head import DenseHead, DensePredictions
+from htd.modeling.dense.postprocessing import DensePostProcessing
 
 
 @META_ARCH_REGISTRY.register()
 class OneStageDetector(nn.Module):
     """Predicts classes and boxes at every cell of a pyramid.
 
-    Its methods have the names and the arguments of those of ``DenseDetector``, which older versions of
-    Detectron2 lack.
-
     Args:
         backbone: gives feature maps by name.
         head_in_features: names of the maps that the head works on, finest first.
-        head: see :class:`htd.modeling.dense.head.DenseHead`.
-        anchor_generator: Detectron2's; points are anchors whose middles they are.
-        decoder: see :mod:`htd.modeling.dense.decoders`.
-        supervision: see :mod:`htd.modeling.dense.supervision`.
-        postprocessing: see :mod:`htd.modeling.dense.postprocessing`.
+        head: from these maps to :class:`DensePredictions`.
+        anchor_generator: Detectron2's; points are the centers of anchors.
+        decoder: from what is predicted for boxes to boxes.
+        criterion: from predictions, boxes and ground truth to the losses.
+        postprocessing: from predictions and boxes to detections.
         num_classes: K; not read here, stated once for the parts to refer to.
-        pixel_mean, pixel_std: of each channel of the input, deviations above 0.
+        pixel_mean, pixel_std: of each channel of the input.
         input_format: order of the input's channels, for drawing.
-
-    Raises:
-        UserError: parts do not fit together, see :func:`htd.modeling.dense.misfits.check_parts`, or there is
-            not one mean and one deviation for each channel.
     """
 
     def __init__(
@@ -51,10 +40,10 @@ class OneStageDetector(nn.Module):
         *,
         backbone: Backbone,
         head_in_features: Sequence[str],
-        head: nn.Module,
+        head: DenseHead,
         anchor_generator: nn.Module,
         decoder: Decoder,
-        supervision: nn.Module,
+        criterion: nn.Module,
         postprocessing: DensePostProcessing,
         num_classes: int,
         pixel_mean: Sequence[float],
@@ -62,19 +51,24 @@ class OneStageDetector(nn.Module):
         input_format: str = "RGB",
     ):
         super().__init__()
-        check_parts(backbone, head_in_features, head, anchor_generator, decoder, supervision, postprocessing)
-        check_pixels(pixel_mean, pixel_std)
+        if len(pixel_mean) != len(pixel_std):
+            raise ValueError(f"there are {len(pixel_mean)} pixel means and {len(pixel_std)} deviations")
+        if not all(deviation > 0 for deviation in pixel_std):
+            raise ValueError(f"pixel_std is {list(pixel_std)}; deviations have to be above 0")
+        check_compatibility(
+            backbone, head_in_features, head, anchor_generator, decoder, criterion, postprocessing
+        )
         self.backbone = backbone
         self.head_in_features = list(head_in_features)
         self.head = head
         self.anchor_generator = anchor_generator
         self.decoder = decoder
-        self.supervision = supervision
+        self.criterion = criterion
         self.postprocessing = postprocessing
         self.num_classes = num_classes
         self.input_format = input_format
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -87,78 +81,92 @@ class OneStageDetector(nn.Module):
         Args:
             batched_inputs: Detectron2's input: ``image`` (3, H, W); for training ``instances`` with
                 ``gt_boxes`` and ``gt_classes`` in pixels of the image; ``height`` and ``width`` (numbers,
-                maybe fractional) name the output frame, the image's own size if they are absent.
+                not necessarily integers) of the output frame, by default the image's own size.
 
         Returns:
-            Losses by name, see the supervision; or ``[{"instances": Instances}]`` with ``pred_boxes``,
+            Losses by name, see the criterion; or ``[{"instances": Instances}]`` with ``pred_boxes``,
             ``scores`` and ``pred_classes`` in the output frame, best first.
-
-        Raises:
-            UserError: an input to train on has no ``instances``.
         """
         images = self.preprocess_image(batched_inputs)
-        features = self._features(images)
-        predictions = self.head(features)
+        priors, predictions, boxes = self.predict(images.tensor)
         if self.training:
-            targets = self._targets(batched_inputs)
-            return self.forward_training(images, features, predictions, targets)
-        sizes = zip(batched_inputs, images.image_sizes, strict=True)
-        frames = [(x.get("height", h), x.get("width", w)) for x, (h, w) in sizes]
-        found = zip(self.forward_inference(images, features, predictions), frames, strict=True)
-        return [{"instances": self.postprocessing.detections(*one)} for one in found]
-
-    def forward_training(
-        self,
-        images: ImageList,
-        features: Sequence[Tensor],
-        predictions: DensePredictions,
-        gt_instances: Sequence[Instances],
-    ) -> dict[str, Tensor]:
-        """Return the losses, scalars, of predictions at maps (N, C, H_l, W_l); see the supervision."""
-        priors = self.priors(features)
-        boxes = self.decoder(predictions.regression, priors)
-        return self.supervision(priors, predictions, boxes, gt_instances)
-
-    def forward_inference(
-        self, images: ImageList, features: Sequence[Tensor], predictions: DensePredictions
-    ) -> list[Candidates]:
-        """Return what the non-maximum suppression of each image is to choose from, in the resized input.
-
-        Detectron2's method of this name returns ``Instances`` that have been suppressed already; here
-        :meth:`DensePostProcessing.detections` makes them of candidates, of one view or of several.
-        """
-        priors = self.priors(features)
-        scores, boxes = predictions.logits.sigmoid(), self.decoder(predictions.regression, priors)
-        centerness = [None] * len(scores)
-        if predictions.centerness is not None:
-            centerness = predictions.centerness.sigmoid()
-        each = zip(scores, boxes, centerness, images.image_sizes, strict=True)
-        return [self.postprocessing.candidates(*of, priors.level_sizes, size) for *of, size in each]
-
-    def candidates(self, batched_inputs: list[dict]) -> list[Candidates]:
-        """Return :meth:`forward_inference` of inputs, for those who suppress by themselves."""
-        images = self.preprocess_image(batched_inputs)
-        features = self._features(images)
-        return self.forward_inference(images, features, self.head(features))
+            if not all("instances" in x for x in batched_inputs):
+                raise ValueError("in training mode every input needs instances; call eval() to detect")
+            gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
+            return self.criterion(priors, predictions, boxes, gt_instances)
+        pre_nms = self.postprocessing.pre_nms_boxes(priors, predictions, boxes, images.image_sizes)
+        detections = []
+        for x, pre_nms_boxes, (height, width) in zip(
+            batched_inputs, pre_nms, images.image_sizes, strict=True
+        ):
+            size = x.get("height", height), x.get("width", width)
+            detections.append({"instances": self.postprocessing.select(pre_nms_boxes, size)})
+        return detections
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise, pad and batch the images, to (N, 3, H, W)."""
+        """Normalize, pad and batch the images, to (N, 3, H, W)."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
+    def predict(self, images: Tensor) -> tuple[Priors, DensePredictions, Tensor]:
+        """Return the priors of images (N, 3, H, W), the predictions at them, and their boxes (N, P, 4)."""
+        maps = self.backbone(images)
+        features = [maps[name] for name in self.head_in_features]
+        predictions = self.head(features)
+        priors = self.priors(features)
+        return priors, predictions, self.decoder(predictions.regression, priors)
+
     def priors(self, features: Sequence[Tensor]) -> Priors:
         """Return the priors of the head's maps (N, C, H_l, W_l)."""
-        return Priors.of(self.anchor_generator(list(features)), features, self.anchor_generator.strides)
+        boxes = torch.cat([anchors.tensor for anchors in self.anchor_generator(list(features))])
+        shapes = [tuple(x.shape[-2:]) for x in features]
+        per_cell = len(boxes) // sum(height * width for height, width in shapes)
+        return Priors(boxes, shapes, self.anchor_generator.strides, per_cell)
 
-    def _features(self, images: ImageList) -> list[Tensor]:
-        maps = self.backbone(images.tensor)
-        return [maps[name] for name in self.head_in_features]
 
-    def _targets(self, batched_inputs: list[dict]) -> list[Instances]:
-        for i, item in enumerate(batched_inputs):
-            if "instances" not in item:
-                raise UserError(
-                    f"image {i} of the batch ({item.get('file_name')}) has no instances to train on; take a "
-                    "mapper for training (is_train=True), or call model.eval()"
-                )
-        return [x["instances"].to(self.device) for x in batched_inputs]
+def check_compatibility(
+    backbone: nn.Module,
+    head_in_features: Sequence[str],
+    head: nn.Module,
+    anchor_generator: nn.Module,
+    decoder: Decoder,
+    criterion: nn.Module,
+    postprocessing: DensePostProcessing,
+) -> None:
+    """Raise a ``ValueError`` if parts of a detector would not work together, or silently give wrong boxes.
+
+    Parts of other classes than this package's may be anything.
+    """
+    if isinstance(backbone, Backbone):
+        # Detectron2's generator makes anchors for as many maps as it has strides, and never compares them
+        # with those of the maps: detections would be in wrong places.
+        maps, wanted = backbone.output_shape(), list(anchor_generator.strides)
+        strides = [maps[name].stride for name in head_in_features]
+        if strides != wanted:
+            raise ValueError(f"the strides of the feature maps are {strides}, of the anchors {wanted}")
+    if not isinstance(head, DenseHead):
+        return
+    predictors, made = head.predictors, set(anchor_generator.num_anchors)
+    if made != {predictors.num_anchors}:
+        raise ValueError(
+            f"the anchor generator makes {sorted(made)} anchors per cell, the predictors are made for "
+            f"{predictors.num_anchors}"
+        )
+    levels = len(anchor_generator.strides)
+    for part in (head.towers, predictors):
+        if part.num_levels not in (None, levels):
+            raise ValueError(f"the head is made for {part.num_levels} levels, but there are {levels}")
+    if isinstance(decoder, Decoder) and not decoder.reads(predictors.regression_dim):
+        raise ValueError(
+            f"{type(decoder).__name__} cannot decode a box from the {predictors.regression_dim} numbers "
+            "that are predicted for it"
+        )
+    missing = getattr(criterion, "reads", set()) - head.gives
+    if missing:
+        raise ValueError(f"a loss reads {', '.join(sorted(missing))}, which the head does not predict")
+    classes, extra = predictors.num_classes, predictors.extra_classes
+    if postprocessing.num_classes != classes and (extra or postprocessing.num_classes is not None):
+        raise ValueError(
+            f"the predictors have {classes} classes and {extra} extra ones, the post-processing keeps "
+            f"{postprocessing.num_classes}"
+        )

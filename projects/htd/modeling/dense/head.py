@@ -1,152 +1,183 @@
-"""The head of a dense detector: towers, then predictors, shared by all levels but for one scalar each.
+"""The head of a dense detector: towers, then predictors, shared by all levels but for a scalar of each.
 
-Symbols: N images, L levels, A anchors a cell, P priors of all levels, K classes, D numbers that a box is
-decoded from, C channels, H x W cells of a level.
+Symbols: N images, L levels, A priors per cell, P priors of all levels, K classes, D numbers that one box is
+decoded from, C channels, H x W cells of one level.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from htd.errors import UserError
 from htd.layers.sampling import full_precision
-from htd.modeling.dense.checks import as_written, check_whole, is_finite
-from htd.modeling.dense.predictions import DensePredictions, flattened
-from htd.modeling.dense.regression import BoxRule
-from htd.modeling.dense.towers import TaskFeatures
+from htd.modeling.backbones import OffsetPredictingConv2d
 
 
-class Predictors(nn.Module):
-    """Class logits, boxes and maybe centerness of one level.
-
-    Args:
-        num_classes: K.
-        channels: C of the towers' features.
-        num_anchors: A.
-        box_dim: D.
-        num_levels: L, how many scalars ``box_rule`` gets; 0 if it has none.
-        box_rule: applied to what is predicted for boxes, see :mod:`htd.modeling.dense.regression`.
-        centerness_from: which of the task features centerness is predicted from, "classification" or
-            "regression"; None: it is not.
-        prior_probability: class probability that the biases start with, between 0 and 1.
-        extra_classes: E, outputs of the classifier beyond the classes. No object has such a class, so they
-            learn to be 0; some published networks have one. The post-processing has to drop them.
+@dataclass(frozen=True)
+class TaskFeatures:
+    """Features of one level for each task.
 
     Attributes:
-        channels, regression_dim: C, and D of what a call returns.
-        class_outputs, extra_classes: K + E, and E.
-
-    Raises:
-        UserError: a value that is none of these, or a ``box_rule`` without the scalars that it needs.
+        classification: (N, C, H, W).
+        regression: (N, C, H, W).
+        shared: maps (N, C, H, W) that both tasks were made from; empty if there are none.
+        coarse: (N, 4, H, W) distances of the sides of a first box from each cell's point: left, top, right,
+            bottom, in cells; None if the towers predict no boxes.
     """
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        channels: int = 256,
-        num_anchors: int = 1,
-        box_dim: int = 4,
-        num_levels: int = 5,
-        box_rule: BoxRule,
-        centerness_from: str | None = None,
-        prior_probability: float = 0.01,
-        extra_classes: int = 0,
-    ):
-        super().__init__()
-        if centerness_from not in (None, "classification", "regression"):
-            raise UserError(
-                f"model.head.predictors.centerness_from is {centerness_from!r}; centerness is predicted from "
-                "classification, from regression, or, with null, not at all"
-            )
-        check_whole("model.head.predictors.num_anchors", num_anchors, 1)
-        check_whole("model.head.predictors.box_dim", box_dim, 1)
-        check_whole("model.head.predictors.extra_classes", extra_classes, 0)
-        _check_scalars(num_levels, box_rule)
-        _check_probability(prior_probability)
-        self.channels = channels
-        self.class_outputs = num_classes + extra_classes
-        self.extra_classes = extra_classes
-        self.cls_score = nn.Conv2d(channels, num_anchors * self.class_outputs, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(channels, num_anchors * box_dim, 3, padding=1)
-        self.centerness = nn.Conv2d(channels, num_anchors, 3, padding=1) if centerness_from else None
-        self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(num_levels))
-        self.box_rule = box_rule
-        self.centerness_from = centerness_from
-        self.num_anchors = num_anchors
-        self.regression_dim = box_dim
-        for conv in filter(None, (self.cls_score, self.bbox_pred, self.centerness)):
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
-        nn.init.constant_(self.cls_score.bias, logit(prior_probability))
+    classification: Tensor
+    regression: Tensor
+    shared: Sequence[Tensor] = ()
+    coarse: Tensor | None = None
 
-    def forward(self, features: TaskFeatures, level: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return logits (N, A * (K + E), H, W), boxes (N, A * D, H, W), centerness (N, A, H, W) or None."""
-        centerness = None
-        if self.centerness is not None:
-            centerness = self.centerness(getattr(features, self.centerness_from))
-        return self.cls_score(features.classification), self.boxes(features, level), centerness
 
-    def boxes(self, features: TaskFeatures, level: int) -> Tensor:
-        """Return what is predicted for boxes (N, A * D, H, W), in at least float32.
+@dataclass(frozen=True)
+class DensePredictions:
+    """Predictions at all priors of a batch, in the order of the priors; at least float32.
 
-        The last convolution is, too, since an exponential or a stride multiplies what half precision rounds,
-        and on the way back what it overflows by.
-        """
-        with torch.autocast(features.regression.device.type, enabled=False):
-            predicted = self.bbox_pred(full_precision(features.regression))
-            return self.box_rule(predicted, self.scales[level] if len(self.scales) else None)
+    Attributes:
+        logits: (N, P, K); their sigmoid is the probability of a class.
+        regression: (N, P, D), decoded into boxes by the detector's decoder.
+        centerness: (N, P) logits, or None if the head has no such branch.
+        coarse: (N, P / A, 4), one entry per cell, as in :class:`TaskFeatures`, or None.
+    """
+
+    logits: Tensor
+    regression: Tensor
+    centerness: Tensor | None = None
+    coarse: Tensor | None = None
+
+
+class Towers(nn.Module):
+    """From the map of one level to the features of both tasks.
+
+    Attributes:
+        coarse: whether the features come with coarse boxes.
+        num_levels: number of levels that it is made for; None for any.
+    """
+
+    coarse: bool = False
+    num_levels: int | None = None
+
+    def forward(self, x: Tensor, level: int) -> TaskFeatures:
+        """Return the features for the map x (N, C, H, W) of a level."""
+        raise NotImplementedError
 
 
 class DenseHead(nn.Module):
     """Runs towers and predictors on every level.
 
     Args:
-        towers: see :mod:`htd.modeling.dense.towers`.
-        predictors: :class:`Predictors` or one with the same call and ``num_anchors``.
+        towers: from maps to features of both tasks.
+        predictors: from these to predictions, see :class:`htd.modeling.dense.predictors.Predictors`.
     """
 
-    def __init__(self, *, towers: nn.Module, predictors: Predictors):
+    def __init__(self, *, towers: Towers, predictors: nn.Module):
         super().__init__()
         self.towers = towers
         self.predictors = predictors
 
+    @property
+    def gives(self) -> set[str]:
+        """Names of the optional fields of the predictions that are not None."""
+        fields = {"centerness": self.predictors.centerness is not None, "coarse": self.towers.coarse}
+        return {name for name, given in fields.items() if given}
+
     def forward(self, features: Sequence[Tensor]) -> DensePredictions:
         """Return the predictions for L maps (N, C, H_l, W_l), finest first."""
-        towers = [self.towers(x, level) for level, x in enumerate(features)]
-        levels = [self.predictors(of_tasks, level) for level, of_tasks in enumerate(towers)]
-        per_cell = self.predictors.num_anchors
-        logits, boxes, centerness = zip(*levels, strict=True)
-        coarse = [of_tasks.coarse for of_tasks in towers]
+        task_features = [self.towers(x, level) for level, x in enumerate(features)]
+        outputs = [self.predictors(x, level) for level, x in enumerate(task_features)]
+        logits, boxes, centerness = zip(*outputs, strict=True)
+        coarse = [x.coarse for x in task_features]
+        num_anchors = self.predictors.num_anchors
         return DensePredictions(
-            logits=flattened(logits, per_cell),
-            regression=flattened(boxes, per_cell),
-            centerness=None if centerness[0] is None else flattened(centerness, per_cell).squeeze(-1),
-            coarse=None if coarse[0] is None else flattened(coarse, 1),
+            logits=flatten_levels(logits, num_anchors),
+            regression=flatten_levels(boxes, num_anchors),
+            centerness=None if centerness[0] is None else flatten_levels(centerness, num_anchors).squeeze(-1),
+            coarse=None if coarse[0] is None else flatten_levels(coarse, 1),
         )
 
 
-def logit(probability: float) -> float:
-    """Return the logit of a probability."""
-    return math.log(probability / (1 - probability))
+def flatten_levels(maps: Sequence[Tensor], num_anchors: int) -> Tensor:
+    """Turn L maps (N, A * D, H_l, W_l) into one tensor (N, P, D) in at least float32."""
+    levels = []
+    for x in maps:
+        x = full_precision(x).unflatten(1, (num_anchors, -1))
+        levels.append(x.permute(0, 3, 4, 1, 2).flatten(1, 3))
+    return torch.cat(levels, dim=1)
 
 
-def _check_scalars(num_levels: int, box_rule: BoxRule) -> None:
-    check_whole("model.head.predictors.num_levels", num_levels, 0)
-    if not num_levels and getattr(box_rule, "scales", False):
-        raise UserError(
-            "model.head.predictors.num_levels is 0, but its box_rule multiplies by a scalar of each level: "
-            "give the number of levels, or a box_rule that has no scalars"
+class TwinTowers(Towers):
+    """Convolutions for classification and, of the same form, for regression.
+
+    Paper: Focal Loss for Dense Object Detection, section 4, https://arxiv.org/abs/1708.02002;
+    with group norm: FCOS: Fully Convolutional One-Stage Object Detection, section 4, https://arxiv.org/abs/1904.01355
+
+    Args:
+        channels: C.
+        num_convs: number of convolutions in each tower.
+        num_groups: groups of the norm after each convolution; None for a bias and no norm.
+        deformable_last: make the last convolution of each tower a modulated deformable one, with the same
+            offsets for all channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 256,
+        num_convs: int = 4,
+        num_groups: int | None = 32,
+        deformable_last: bool = False,
+    ):
+        super().__init__()
+        if num_convs < deformable_last:
+            raise ValueError(f"num_convs is {num_convs}; it has to be at least {int(deformable_last)}")
+        self.channels = channels
+        settings = [{"num_groups": num_groups} for _ in range(num_convs)]
+        if deformable_last:
+            settings[-1] |= {"deformable": True, "offset_groups": 1}
+        self.classification, self.regression = (
+            nn.Sequential(*(tower_conv(channels, channels, **kwargs) for kwargs in settings))
+            for _ in range(2)
         )
 
+    def forward(self, x: Tensor, level: int) -> TaskFeatures:
+        """See :class:`Towers`; all levels are treated alike."""
+        return TaskFeatures(self.classification(x), self.regression(x))
 
-def _check_probability(value: float) -> None:
-    if not is_finite(value) or not 0 < value < 1:
-        raise UserError(
-            f"model.head.predictors.prior_probability is {as_written(value)}: give a number above 0 and "
-            "below 1, such as 0.01"
-        )
+
+def tower_conv(
+    in_channels: int,
+    out_channels: int,
+    *,
+    num_groups: int | None = 32,
+    deformable: bool = False,
+    offset_groups: int = 4,
+) -> nn.Module:
+    """Return a 3x3 convolution with group norm and ReLU that keeps the size of a map.
+
+    Weights start as Normal(0, 0.01), biases as zero.
+
+    Args:
+        in_channels, out_channels: of the convolution.
+        num_groups: groups of the norm, which replaces the bias; None for a bias and no norm.
+        deformable: make it a modulated deformable convolution whose offsets start as zero.
+        offset_groups: groups of channels that have their own offsets and modulation.
+    """
+    norm = None if num_groups is None else nn.GroupNorm(num_groups, out_channels)
+    activation = nn.ReLU(inplace=True)
+    conv = Conv2d(
+        in_channels, out_channels, 3, padding=1, bias=norm is None, norm=norm, activation=activation
+    )
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    if not deformable:
+        return conv
+    if in_channels % offset_groups:
+        raise ValueError(f"offset_groups is {offset_groups}; it has to divide the {in_channels} channels")
+    return OffsetPredictingConv2d(conv, modulated=True, offset_groups=offset_groups)

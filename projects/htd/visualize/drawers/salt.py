@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from htd.modeling.dense import Priors
-from htd.modeling.salt.points import POINTS, offsets
+from htd.modeling.salt.operator import POINTS, tap_offsets
 from htd.visualize.closeup import Closeup, Style, draw_closeups
 from htd.visualize.drawers.base import (
     Call,
@@ -65,7 +65,7 @@ class Looked(NamedTuple):
         """Read the last call of the head, and those of the operator's two convolutions at its levels."""
         head = calls["head"][-1]
         priors = model.priors(head.inputs[0])
-        strides = priors.stride_of_each[:: priors.per_cell, None]
+        strides = priors.prior_strides[:: priors.per_cell, None]
         cells = {task: _at_levels(calls[task][-len(priors.shapes) :]) for task in _TASKS}
         nodes = torch.cat([_nodes(*shape) for shape in priors.shapes]).to(strides) * strides
         host = priors.centers[:: priors.per_cell]
@@ -148,7 +148,7 @@ def places(offset: Tensor) -> Tensor:
     Returns:
         (H * W, 9, 2), from the cell, as (x, y).
     """
-    points = offset - offsets(torch.zeros_like(offset))
+    points = offset - tap_offsets(torch.zeros_like(offset))
     return points[0].flatten(1).T.unflatten(1, (POINTS, 2)).flip(2)
 
 

