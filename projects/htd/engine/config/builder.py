@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from htd.engine.config.hints import fits, hints_of, in_short, in_words
+from htd.engine.config.renamed import NAMES
 from htd.errors import UserError, reason
 
 
@@ -61,7 +62,9 @@ def locate_target(target: object, key: str) -> Callable[..., Any]:
         try:
             target = locate(target)
         except Exception as error:  # importing may fail in any way
-            raise UserError(f"{key}._target_: {target} cannot be imported: {reason(error)}") from error
+            new = NAMES.get(target)
+            why = f"it is now {new}" if new else reason(error)
+            raise UserError(f"{key}._target_: {target} cannot be imported: {why}") from error
     if not callable(target):
         raise UserError(f"{key}._target_: {target} is neither a class nor a function")
     return target

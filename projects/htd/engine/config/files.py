@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import logging
+import os
 import re
 import sys
 import tempfile
@@ -17,8 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from htd.engine.config.overrides import checked_overrides
+from htd.engine.config.renamed import rename_keys, renamed_classes
 from htd.errors import UserError, reason
 
+logger = logging.getLogger(__name__)
 KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 # What a run reads, without a value to fall back on, and the least that counts may be.
 _NEEDED = (
@@ -123,7 +127,7 @@ def _read(path: str) -> DictConfig:
     # LazyConfig replaces the import function while it reads, and leaves it so when the file fails.
     original_import = builtins.__import__
     try:
-        config = LazyConfig.load(str(path))
+        config = LazyConfig.load(str(path)) if file.suffix == ".py" else _read_saved(file)
     except Exception as error:
         raise UserError(f"config {path} cannot be read: {_where_and_why(error, path)}") from error
     finally:
@@ -135,6 +139,16 @@ def _read(path: str) -> DictConfig:
             f"{path} is a config of Detectron2's older system (yacs); this project reads LazyConfig files"
         )
     return config
+
+
+def _read_saved(file: Path) -> DictConfig:
+    """Read a YAML file; old names in it are replaced, with a line for each in the log."""
+    text, notes = renamed_classes(file.read_text())
+    content = yaml.unsafe_load(text)
+    notes += rename_keys(content) if isinstance(content, dict) else []
+    if notes and os.environ.get("RANK", "0") == "0":
+        logger.warning("%s is of an older version:\n  %s", file, "\n  ".join(notes))
+    return OmegaConf.create(content, flags={"allow_objects": True})
 
 
 def _where_and_why(error: Exception, path: str) -> str:

@@ -16,6 +16,8 @@ _WORDS = {
     int: "a whole number",
     float: "a number",
     str: "a text",
+    list: "a list",
+    dict: "one of its keys set, as in key.name=value",
 }
 # What a config file can hold; everything else is an object that a call has made.
 _PLAIN = (str, bool, int, float, list, dict, ListConfig, DictConfig)
