@@ -13,7 +13,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from htd.collect_env import collect_env
-from htd.engine.config.own_data import class_counts, counted
+from htd.engine.config.agreement import check_agreement
 from htd.engine.device import usable_device
 from htd.engine.random_state import seed_everything
 from htd.errors import UserError
@@ -71,26 +71,20 @@ def _without_trace(record: logging.LogRecord) -> bool:
 
 
 def describe_data(config: DictConfig, part: str) -> None:
-    """Log the files of the training or test data, and check that the model has their number of classes.
+    """Log the files of the training or test data, and check that they fit the model.
 
     Args:
         config: the config, whose data set of this part has been loaded.
         part: ``train`` or ``test``.
 
     Raises:
-        UserError: the model has another number of classes than the data.
+        UserError: the model expects other data, see :func:`check_agreement`.
     """
     name = config.dataloader[part].get("dataset", {}).get("name")
     if name is None:
+        check_agreement(config, part)
         return
     metadata = MetadataCatalog.get(name)
     file = metadata.get("json_file") or metadata.get("annotation_file")
     logger.info("%s data %s: %s, images in %s", part, name, file, metadata.get("image_root"))
-    classes = metadata.get("thing_classes")
-    counts = {count for _, count in class_counts(config.model)}
-    if classes is not None and counts and len(classes) not in counts:
-        raise UserError(
-            f"the model has num_classes {'/'.join(map(str, sorted(counts)))}, the {part} data {name} has "
-            f"{counted(classes)}: set num_classes in the model to {len(classes)}, "
-            "or give your files by --train-json, --train-images, --val-json, --val-images, which do it"
-        )
+    check_agreement(config, part, metadata.get("thing_classes"))
