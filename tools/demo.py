@@ -8,10 +8,11 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
+from htd.benchmark import ROOT
+from htd.benchmark.training_runs import METRIC, last_value, run_training
 from htd.data.toy import make_toy_data
 from htd.errors import UserError, run_cli
 from htd.visualize import draw_results
-from runs import METRIC, ROOT, last_value, train_net
 
 
 def parse_arguments():
@@ -37,13 +38,13 @@ def command():
     make_toy_data(toy, strength=flags.strength)
 
     logger.info("step 2 of 4: training, with an evaluation at its end")
-    train_net(flags.config_file, run, toy.parent, flags.overrides)
+    run_training(flags.config_file, run, toy.parent, flags.overrides)
     trained = last_value(run / "metrics.json")
 
     logger.info("step 3 of 4: evaluation of the saved checkpoint with --eval-only")
     weights = run / "model_final.pth"
     evaluation = ["--eval-only", *flags.overrides, f"train.init_checkpoint={weights}"]
-    train_net(flags.config_file, again, toy.parent, evaluation)
+    run_training(flags.config_file, again, toy.parent, evaluation)
     evaluated = json.loads((again / "evaluation.json").read_text())[METRIC]
     if evaluated != trained:
         raise UserError(f"{weights} gives box AP {evaluated}, at the end of the training it was {trained}")

@@ -7,13 +7,13 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 
-import convert_checkpoint
 from htd.checkpoint import convert, find_unconverted
 from htd.checkpoint.formats import FORMATS
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError, run_cli
 from tests import recorded
+from tools import convert_checkpoint
 
 R50, R101 = "configs/htd/htd_r50_fpn_1x.py", "configs/htd/htd_r101_fpn_2x.py"
 R50_MASK, HTC = "configs/htd/htd_mask_r50_fpn_1x.py", "configs/htc/htc_r50_fpn_1x.py"

@@ -4,13 +4,13 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-import convert_checkpoint
 from htd.checkpoint import find_unconverted
 from htd.checkpoint.formats import FORMATS
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError
 from tests import recorded
+from tools import convert_checkpoint
 
 TOOD, ATSS = "configs/tood/tood_r50_fpn_1x.py", "configs/baselines/atss_r50_fpn_1x.py"
 AUTHORS = "author_keys_tood_r50_fpn_1x"

@@ -4,7 +4,6 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-import convert_checkpoint
 from htd.checkpoint import find_unconverted
 from htd.checkpoint.formats import FORMATS
 from htd.checkpoint.formats.class_order import without_background, without_background_box
@@ -12,6 +11,7 @@ from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.weights import check_weights_file, load_whole
 from htd.errors import UserError
 from tests import recorded
+from tools import convert_checkpoint
 
 MASK, CONTINUOUS = "configs/tsd/tsd_mask_r50_fpn_1x.py", "configs/tsd/tsd_faster_r50_fpn_1x_continuous.py"
 STAGE = "model.roi_heads.stages.0.head"

@@ -6,8 +6,6 @@ import math
 import pytest
 from omegaconf import OmegaConf
 
-import convert_open_images_results
-import evaluate_open_images
 from htd.data.toy import make_toy_data, write_open_images
 from htd.engine.config import load_config, save_config
 from htd.engine.config.own_data import OwnData, apply_own_data
@@ -16,6 +14,7 @@ from htd.errors import UserError
 from tests.engine.test_resume import assert_equal, final
 from tests.engine.tiny import Stop
 from tests.static.source import ROOT
+from tools import convert_open_images_results, evaluate_open_images
 
 LEAF = "configs/demo/faster_rcnn_open_images_toy.py"
 

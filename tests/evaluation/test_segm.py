@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from benchmark_measure import PeakMemory
+from htd.benchmark.measure import PeakMemory
 from htd.evaluation import COCOEvaluator
 
 from .random_sets import register

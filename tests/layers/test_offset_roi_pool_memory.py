@@ -6,8 +6,8 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from benchmark_inputs import STRIDES, random_regions
-from benchmark_measure import PeakMemory
+from htd.benchmark.inputs import STRIDES, random_boxes
+from htd.benchmark.measure import PeakMemory
 from htd.layers import FeatureTable, RoundedRegions, offset_roi_pool
 
 IMAGE, CHANNELS, COUNT = (800, 1333), 256, 1000
@@ -27,7 +27,7 @@ def train_step(largest, shape):
     maps = [torch.randn(1, CHANNELS, *(math.ceil(side / s) for side in IMAGE)) for s in STRIDES]
     wanted = [m.requires_grad_() for m in maps]
     offsets = (0.1 * torch.randn(COUNT, 2, *shape, generator=generator)).requires_grad_()
-    boxes, levels = random_regions(COUNT, largest=largest, image=IMAGE)
+    boxes, levels = random_boxes(COUNT, IMAGE, largest=largest)
     settings = {"output_size": 7, "regions": RoundedRegions()}
 
     def step(chosen):

@@ -7,14 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.static.source import PACKAGE, Source, docstrings, imported_modules, strings
-
-MAX_FILE = 250
-MAX_FUNCTION = 45
-# path -> why it is longer than MAX_FILE
-LONG_FILES: dict[str, str] = {}
-# path::function -> why it is longer than MAX_FUNCTION (without its docstring)
-LONG_FUNCTIONS: dict[str, str] = {}
+from tests.static.source import PACKAGE, Source, imported_modules, strings
 
 Finding = tuple[int, str]
 CORE = (f"{PACKAGE}/layers/", f"{PACKAGE}/modeling/")
@@ -99,25 +92,6 @@ def _lambdas(source: Source) -> Iterator[Finding]:
             yield node.lineno, ast.unparse(node)
 
 
-def _long_file(source: Source) -> Iterator[Finding]:
-    lines = source.text.count("\n")
-    if lines > MAX_FILE and source.path not in LONG_FILES:
-        yield lines, f"{lines} lines, {MAX_FILE} allowed"
-
-
-def _long_functions(source: Source) -> Iterator[Finding]:
-    texts = docstrings(source.tree)
-    for node in ast.walk(source.tree):
-        if not isinstance(node, ast.FunctionDef) or f"{source.path}::{node.name}" in LONG_FUNCTIONS:
-            continue
-        first = node.body[0]
-        documented = isinstance(first, ast.Expr) and first.value in texts
-        lines = node.end_lineno - node.lineno + 1
-        lines -= first.end_lineno - first.lineno + 1 if documented else 0
-        if lines > MAX_FUNCTION:
-            yield node.lineno, f"{node.name} has {lines} lines, {MAX_FUNCTION} allowed"
-
-
 def _undocumented(source: Source) -> Iterator[Finding]:
     if not (ast.get_docstring(source.tree) or "").strip():
         yield 1, "no docstring of the module"
@@ -157,13 +131,6 @@ RULES = [
         (_CONFIG, '"""See ' + "spec" + '.md."""\n'),
     ),
     Rule("no lambda in a config", ("configs/",), _lambdas, (_CONFIG, "x = dict(f=lambda y: y)\n")),
-    Rule("no long file", SHIPPED, _long_file, (_LAYER, "x = 1\n" * (MAX_FILE + 1))),
-    Rule(
-        "no long function",
-        SHIPPED,
-        _long_functions,
-        (_LAYER, "class A:\n    def f(self):\n" + "        x = 1\n" * MAX_FUNCTION),
-    ),
     Rule(
         "each module says what it is",
         EVERYWHERE,

@@ -23,8 +23,8 @@ LEVELS = {
     "analysis": 3,
     "checkpoint": 3,
     "visualize": 3,
+    "benchmark": 4,
 }
-TOP = 4
 # One folder a paper: papers share code through the others, never with each other.
 PAPERS = {"htc", "htd", "salt", "tood", "tsd"}
 # Tensors in, tensors out.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.static.rules import INNOCENT, LONG_FILES, LONG_FUNCTIONS, MACHINE_PATH, RULES, Rule
+from tests.static.rules import INNOCENT, MACHINE_PATH, RULES, Rule
 from tests.static.source import PACKAGE, ROOT, Source, all_sources
 
 TOP_LEVEL = {
@@ -56,12 +56,6 @@ def test_no_path_of_a_machine_in_other_files():
     texts = {path: path.read_text() for path in files if path.is_file()}
     assert ROOT / "Makefile" in texts
     assert [path for path, text in texts.items() if MACHINE_PATH.search(text)] == []
-
-
-def test_exceptions_are_still_needed():
-    sources = {source.path: source for source in all_sources()}
-    assert set(LONG_FILES) <= set(sources)
-    assert {name.partition("::")[0] for name in LONG_FUNCTIONS} <= set(sources)
 
 
 def test_tree_is_the_agreed_one():

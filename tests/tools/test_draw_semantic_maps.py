@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-import draw_semantic_maps
 from htd.errors import UserError
 from tests.static.source import ROOT
+from tools import draw_semantic_maps
 
 LEFT_HALF = {
     "id": 1,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import make_toy_data
 from htd.errors import UserError
+from tools import make_toy_data
 
 
 def run(monkeypatch, *flags):

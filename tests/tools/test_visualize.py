@@ -11,11 +11,11 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-import visualize
 from htd.engine.config import load_config
 from htd.errors import UserError
 from htd.visualize import draw_model
 from tests.static.source import ROOT
+from tools import visualize
 
 LEAF, OTHER = str(ROOT / "configs/demo/faster_rcnn_toy.py"), str(ROOT / "configs/demo/cascade_rcnn_toy.py")
 CPU, CLASSES = "train.device=cpu", ["disc", "square", "triangle", "star", "plus", "bowtie"]

@@ -8,8 +8,8 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from htd.modeling.cascade import mask_targets
+from tests.boxes import random_boxes
 from tests.configs.reduced import ellipses
-from tests.reference.htd_second_stage import random_boxes
 
 MODULE = importlib.import_module(
     "htd.modeling.cascade.mask_targets"

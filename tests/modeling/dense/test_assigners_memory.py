@@ -5,7 +5,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from benchmark_measure import PeakMemory
+from htd.benchmark.measure import PeakMemory
 from htd.modeling.dense.assigners import ATSSAssigner, FCOSAssigner, IoUAssigner
 from htd.modeling.tood.task_alignment import TaskAlignedAssigner
 from tests.modeling.dense.assigners import everywhere, priors_in, random_objects, random_predictions

@@ -5,8 +5,8 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.layers import clip_boxes
+from tests.boxes import random_boxes
 from tests.configs.reduced import example, reduced_model
-from tests.reference.htd_second_stage import random_boxes
 
 HTC = "configs/htc/htc_r50_fpn_1x.py"
 WITHOUT_SEMANTIC = "configs/htc/htc_without_semantic_r50_fpn_1x.py"

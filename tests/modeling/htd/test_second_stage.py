@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from htd.benchmark import plain_second_stage as plain
 from htd.layers import FeatureTable
 from htd.modeling.cascade import (
     AllLevelsPooler,
@@ -26,7 +27,7 @@ from htd.modeling.htd import (
     LevelWeightedTerm,
     ProposalGraph,
 )
-from tests.reference import htd_second_stage as plain
+from tests.boxes import random_boxes
 
 CHANNELS, CLASSES, HEIGHT, WIDTH = 6, 3, 256, 320
 
@@ -67,7 +68,7 @@ def example(seed, counts):
         torch.randn(len(counts), CHANNELS, HEIGHT // s, WIDTH // s, generator=generator)
         for s in plain.STRIDES
     ]
-    boxes = [plain.random_boxes(generator, n, HEIGHT, WIDTH) for n in counts]
+    boxes = [random_boxes(generator, n, HEIGHT, WIDTH) for n in counts]
     for b in boxes:
         b[3::7, 2] = b[3::7, 0]
     vector = torch.randn(len(counts), CHANNELS, generator=generator)

@@ -6,9 +6,9 @@ import torch
 from detectron2.config import LazyConfig
 
 from htd.modeling.cascade import RoIContext, RoIs
+from tests.boxes import random_boxes
 from tests.configs.reduced import build
 from tests.modeling.htc.small import heads_inputs, randomise
-from tests.reference.htd_second_stage import random_boxes
 
 FASTER = "configs/tsd/tsd_faster_r50_fpn_1x.py"
 CONTINUOUS = "configs/tsd/tsd_faster_r50_fpn_1x_continuous.py"

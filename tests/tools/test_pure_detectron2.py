@@ -11,10 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from pure_detectron2.patches import NO_C_FILE, PATCHES, VERSION, PatchError, apply_patches, changes_text
 from pure_detectron2.wheel import build_wheel, read_sdist
-from tests.house.planted import make_sdist, patchable_files, run_tool
+
+from tests.tools.planted import make_sdist, patchable_files, run_tool
 
 # Of the real wheel: its bytes do not depend on the machine or on Python's version.
 WHEEL_SHA256 = "2125180a94fae5b5fce0f6301b1ab32fe734cf6932c02ab2159301628de40500"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import pytest
-
 import install_detectron2
+import pytest
 from pure_detectron2 import source
 from pure_detectron2.patches import VERSION
-from tests.house.planted import make_sdist, patchable_files, plant, run_tool
+
+from tests.tools.planted import make_sdist, patchable_files, plant, run_tool
 
 
 class TestRefusals:

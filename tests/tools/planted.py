@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 from pure_detectron2.patches import PATCHES
+
 from tests.static.source import ROOT
 
 TOOL = ROOT / "tools" / "install_detectron2.py"

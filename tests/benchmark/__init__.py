@@ -1,0 +1,1 @@
+"""Tests of what tools/benchmark.py and tools/compare.py run."""

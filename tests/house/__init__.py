@@ -1,1 +1,0 @@
-"""Tests of what surrounds the systems: installation, packaging, errors, the environment, the commands."""

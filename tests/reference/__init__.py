@@ -1,1 +1,0 @@
-"""Plain restatements of published formulations that faster code is compared with."""
