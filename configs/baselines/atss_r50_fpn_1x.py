@@ -1,4 +1,7 @@
-"""ATSS R-50 FPN, 12 epochs. Published box AP 39.4 (COCO val2017); not run here."""
+"""ATSS R-50 FPN, 12 epochs. Published box AP 39.4 (COCO val2017); not run here.
+
+Run: train_net.py --config-file configs/baselines/atss_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco import dataloader
 from ..common.models.atss import model

@@ -1,4 +1,7 @@
-"""Cascade Mask R-CNN R-50 FPN, 12 epochs. Published box AP 41.2, mask AP 35.9 (val2017); not run here."""
+"""Cascade Mask R-CNN R-50 FPN, 12 epochs. Published box AP 41.2, mask AP 35.9 (val2017); not run here.
+
+Run: train_net.py --config-file configs/baselines/cascade_mask_rcnn_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco_masks import dataloader
 from ..common.models.cascade_mask_rcnn import model

@@ -1,4 +1,7 @@
-"""Cascade R-CNN R-50 FPN, 12 epochs. Published box AP 40.3 (COCO val2017); not run here."""
+"""Cascade R-CNN R-50 FPN, 12 epochs. Published box AP 40.3 (COCO val2017); not run here.
+
+Run: train_net.py --config-file configs/baselines/cascade_rcnn_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco import dataloader
 from ..common.models.cascade_rcnn import model

@@ -1,4 +1,7 @@
-"""Cascade R-CNN R-50 FPN, 20 epochs. Published box AP 41.0 (COCO val2017); not run here."""
+"""Cascade R-CNN R-50 FPN, 20 epochs. Published box AP 41.0 (COCO val2017); not run here.
+
+Run: train_net.py --config-file configs/baselines/cascade_rcnn_r50_fpn_20e.py --num-gpus 8.
+"""
 
 from ..common.schedules import coco_iterations, decay_20_epochs
 from .cascade_rcnn_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train

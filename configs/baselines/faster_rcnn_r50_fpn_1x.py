@@ -1,4 +1,7 @@
-"""Faster R-CNN R-50 FPN, 12 epochs. Published box AP 37.4 (COCO val2017); not run here."""
+"""Faster R-CNN R-50 FPN, 12 epochs. Published box AP 37.4 (COCO val2017); not run here.
+
+Run: train_net.py --config-file configs/baselines/faster_rcnn_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco import dataloader
 from ..common.models.faster_rcnn import model

@@ -1,6 +1,7 @@
 """Faster R-CNN R-50 FPN, OpenImages Challenge 2019, 12 epochs.
 
 Published AP50 70.7 (OpenImages validation); not run here.
+Run: train_net.py --config-file configs/baselines/faster_rcnn_r50_fpn_openimages.py --num-gpus 8.
 """
 
 from ..common.data.openimages_inclusive import dataloader

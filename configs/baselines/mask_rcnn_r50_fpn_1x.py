@@ -1,4 +1,7 @@
-"""Mask R-CNN R-50 FPN, 12 epochs. Published box AP 38.2, mask AP 34.7 (COCO val2017); not run here."""
+"""Mask R-CNN R-50 FPN, 12 epochs. Published box AP 38.2, mask AP 34.7 (COCO val2017); not run here.
+
+Run: train_net.py --config-file configs/baselines/mask_rcnn_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco_masks import dataloader
 from ..common.models.mask_rcnn import model

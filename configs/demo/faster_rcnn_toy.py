@@ -1,4 +1,8 @@
-"""Faster R-CNN with narrow parts on the toy data: box AP 40.5 at strength 0.5, seed 0."""
+"""Faster R-CNN with narrow parts on the toy data: box AP 40.5 at strength 0.5, seed 0.
+
+Run: train_net.py --config-file configs/demo/faster_rcnn_toy.py,
+after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.models.faster_rcnn import model
 from ..common.models.narrow import narrow_cascade

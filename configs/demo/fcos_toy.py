@@ -1,4 +1,7 @@
-"""FCOS with narrow parts on the toy data: not run to its end here."""
+"""FCOS with narrow parts on the toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/fcos_toy.py, after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.models.fcos import model
 from ..common.models.narrow import narrow_dense

@@ -1,4 +1,7 @@
-"""GFL with narrow parts on the toy data: not run to its end here."""
+"""GFL with narrow parts on the toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/gfl_toy.py, after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.models.gfl import model
 from ..common.models.narrow import narrow_dense

@@ -1,4 +1,8 @@
-"""HTC without masks and semantics with narrow parts on the toy data: not run to its end here."""
+"""HTC for boxes only with narrow parts on the toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/htc_box_toy.py,
+after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.models.htc_box import model
 from ..common.models.narrow import narrow_cascade

@@ -3,6 +3,8 @@
 Give the data by --train-json, --train-images, --val-json and --val-images, and the folder of the maps that
 tools/draw_semantic_maps.py has drawn by dataloader.train.dataset.semantic_root. On the eight photographs of
 tests/overfit it reaches box AP 100.0 and mask AP 91.0 on what it was trained with, after its 300 iterations.
+Run: train_net.py --config-file configs/demo/htc_photographs.py,
+after tools/make_toy_data.py --output datasets/toy.
 """
 
 from ..common.models.narrow import narrow_cascade, narrow_masks

@@ -1,4 +1,8 @@
-"""HTC without semantics with narrow parts on the toy data: not run to its end here."""
+"""HTC without semantics with narrow parts on the toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/htc_without_semantic_toy.py,
+after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.data.toy_masks import dataloader
 from ..common.models.htc_without_semantic import model

@@ -1,4 +1,8 @@
-"""Mask R-CNN with narrow parts on the toy data: not run to its end here."""
+"""Mask R-CNN with narrow parts on the toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/mask_rcnn_toy.py,
+after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.data.toy_masks import dataloader
 from ..common.models.mask_rcnn import model

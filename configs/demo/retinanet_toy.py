@@ -1,4 +1,8 @@
-"""RetinaNet with narrow parts on the toy data: not run to its end here."""
+"""RetinaNet with narrow parts on the toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/retinanet_toy.py,
+after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.models.narrow import narrow_dense
 from ..common.models.retinanet import model

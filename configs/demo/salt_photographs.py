@@ -2,6 +2,8 @@
 
 Give the data by --train-json, --train-images, --val-json and --val-images. On the eight photographs of
 tests/overfit it reaches box AP 100.0 on what it was trained with, after its 300 iterations.
+Run: train_net.py --config-file configs/demo/salt_photographs.py,
+after tools/make_toy_data.py --output datasets/toy.
 """
 
 from ..common.data.coco import dataloader

@@ -1,4 +1,8 @@
-"""TOOD, anchor-based, with narrow parts on the toy data: not run to its end here."""
+"""TOOD, anchor-based, with narrow parts on the toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/tood_anchor_based_toy.py,
+after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from detectron2.config import LazyCall as L
 

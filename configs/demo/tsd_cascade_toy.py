@@ -1,4 +1,8 @@
-"""TSD on Cascade R-CNN of two stages, legacy conventions, narrow parts, toy data: not run to its end here."""
+"""TSD on Cascade R-CNN of two stages, legacy conventions, narrow parts, toy data: not run to its end here.
+
+Run: train_net.py --config-file configs/demo/tsd_cascade_toy.py,
+after tools/make_toy_data.py --output datasets/toy.
+"""
 
 from ..common.data.toy_inclusive import dataloader
 from ..common.models.narrow import narrow_cascade

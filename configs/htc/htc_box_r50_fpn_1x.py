@@ -1,4 +1,7 @@
-"""HTC R-50 FPN for data with boxes alone, 12 epochs. No published AP; not run here."""
+"""HTC R-50 FPN for data with boxes only, 12 epochs. No published AP; not run here.
+
+Run: train_net.py --config-file configs/htc/htc_box_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco import dataloader
 from ..common.models.htc_box import model

@@ -1,6 +1,7 @@
 """HTC R-50 FPN with COCO-Stuff maps, 12 epochs.
 
 Published box AP 42.3, mask AP 37.4 (COCO val2017); not run here.
+Run: train_net.py --config-file configs/htc/htc_r50_fpn_1x.py --num-gpus 8.
 """
 
 from ..common.data.coco_stuff import dataloader

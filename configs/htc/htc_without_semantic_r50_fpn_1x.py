@@ -1,4 +1,7 @@
-"""HTC R-50 FPN for data with boxes and masks, 12 epochs. No published AP; not run here."""
+"""HTC R-50 FPN for data with boxes and masks, 12 epochs. No published AP; not run here.
+
+Run: train_net.py --config-file configs/htc/htc_without_semantic_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco_masks import dataloader
 from ..common.models.htc_without_semantic import model

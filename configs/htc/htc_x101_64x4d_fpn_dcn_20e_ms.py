@@ -1,6 +1,7 @@
-"""HTC X-101-64x4d FPN, deformable convolutions in res3 to res5, 20 epochs, multi-scale training.
+"""HTC X-101-64x4d FPN, deformable res3 to res5, 20 epochs, multi-scale training.
 
 Published box AP 50.4, mask AP 43.8 (COCO val2017); not run here.
+Run: train_net.py --config-file configs/htc/htc_x101_64x4d_fpn_dcn_20e_ms.py --num-gpus 8.
 """
 
 from .htc_x101_64x4d_fpn_20e import dataloader, lr_multiplier, model, optimizer, train

@@ -1,7 +1,7 @@
 """HTD R-50 FPN with a mask head on its last stage, 12 epochs. No published AP; not run here.
 
-The model is not published: the mask branch is that of Mask R-CNN.
-Weights of HTD's boxes-only model convert with a mask branch that starts anew.
+The model is not published. HTD's weights convert; the mask head then starts from its initial values.
+Run: train_net.py --config-file configs/htd/htd_mask_r50_fpn_1x.py --num-gpus 8.
 """
 
 from ..common.data.coco_masks import dataloader

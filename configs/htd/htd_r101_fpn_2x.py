@@ -1,7 +1,7 @@
 """HTD R-101 FPN, 24 epochs, one scale, Soft-NMS. No published AP; not run here.
 
-Single scale is the author's word on the released weights; the published config file trains at
-several scales, which is ``htd_r101_fpn_2x_ms``.
+The released weights were trained at one scale, says their author; the published file has many scales.
+Run: train_net.py --config-file configs/htd/htd_r101_fpn_2x.py --num-gpus 6.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,4 +1,7 @@
-"""HTD R-101 FPN, 24 epochs, training at short sides of 400 to 1400 pixels. No published AP; not run here."""
+"""HTD R-101 FPN, 24 epochs, multi-scale training, Soft-NMS. No published AP; not run here.
+
+Run: train_net.py --config-file configs/htd/htd_r101_fpn_2x_ms.py --num-gpus 6.
+"""
 
 from .htd_r101_fpn_2x import dataloader, lr_multiplier, model, optimizer, train
 

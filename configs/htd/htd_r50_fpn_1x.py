@@ -1,4 +1,7 @@
-"""HTD R-50 FPN, 12 epochs, one scale, hard NMS. No published AP; not run here."""
+"""HTD R-50 FPN, 12 epochs, one scale, hard NMS. No published AP; not run here.
+
+Run: train_net.py --config-file configs/htd/htd_r50_fpn_1x.py --num-gpus 8.
+"""
 
 from ..common.data.coco import dataloader
 from ..common.models.htd import model

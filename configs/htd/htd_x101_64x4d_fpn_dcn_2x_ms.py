@@ -1,6 +1,7 @@
-"""HTD X-101-64x4d FPN, deformable, 24 epochs, multi-scale training, test scale (1600, 800).
+"""HTD X-101-64x4d FPN, deformable res3 to res5, 24 epochs, multi-scale training, test at (1600, 800).
 
 No published AP and no published weights; not run here.
+Run: train_net.py --config-file configs/htd/htd_x101_64x4d_fpn_dcn_2x_ms.py --num-gpus 6.
 """
 
 from .htd_r101_fpn_dcn_2x_ms import dataloader, lr_multiplier, model, optimizer, train

@@ -1,6 +1,7 @@
 """SALT-Net Res2Net-101 (26w 4s) FPN, deformable res4 and res5, 24 epochs, multi-scale training.
 
-Published box AP 50.7 (COCO val2017), the row that seems to be this model's; not run here.
+Published box AP 50.7 (COCO val2017), probably this model's row; not run here.
+Run: train_net.py --config-file configs/salt/salt_r2_101_fpn_dcn_2x_ms.py --num-gpus 8.
 """
 
 from detectron2.config import LazyCall as L

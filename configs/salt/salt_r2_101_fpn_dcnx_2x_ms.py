@@ -1,6 +1,7 @@
-"""SALT-Net Res2Net-101, deformable res3 to res5 and head, group norm in the FPN, 24 epochs, multi-scale.
+"""SALT-Net Res2Net-101 FPN with group norm, deformable res3 to res5 and head, 24 epochs, multi-scale.
 
-Published box AP 51.1 (COCO val2017), the row that seems to be this model's; not run here.
+Published box AP 51.1 (COCO val2017), probably this model's row; not run here.
+Run: train_net.py --config-file configs/salt/salt_r2_101_fpn_dcnx_2x_ms.py --num-gpus 8.
 """
 
 from ..common.models.salt import deform_further

@@ -1,6 +1,7 @@
 """TOOD R-50 FPN with the SALT operator between task decomposition and predictors, 12 epochs.
 
-An unpublished combination. No published AP; not run here.
+The combination is not published. No published AP; not run here.
+Run: train_net.py --config-file configs/salt/salt_tood_r50_fpn_1x.py --num-gpus 8.
 """
 
 from ..common.models.salt import plug_in_salt

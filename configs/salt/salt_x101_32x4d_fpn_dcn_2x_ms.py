@@ -1,6 +1,7 @@
 """SALT-Net X-101-32x4d FPN, deformable res4 and res5, 24 epochs, multi-scale training.
 
-Published box AP 49.5 (COCO val2017), the row that seems to be this model's; not run here.
+Published box AP 49.5 (COCO val2017), probably this model's row; not run here.
+Run: train_net.py --config-file configs/salt/salt_x101_32x4d_fpn_dcn_2x_ms.py --num-gpus 8.
 """
 
 from .salt_r50_fpn_2x_ms import dataloader, lr_multiplier, model, optimizer, train

@@ -1,6 +1,7 @@
-"""SALT-Net X-101-32x4d, deformable res3 to res5 and head, group norm in the FPN, 24 epochs, multi-scale.
+"""SALT-Net X-101-32x4d FPN with group norm, deformable res3 to res5 and head, 24 epochs, multi-scale.
 
-Published box AP 49.7 (COCO val2017), the row that seems to be this model's; not run here.
+Published box AP 49.7 (COCO val2017), probably this model's row; not run here.
+Run: train_net.py --config-file configs/salt/salt_x101_32x4d_fpn_dcnx_2x_ms.py --num-gpus 8.
 """
 
 from ..common.models.salt import deform_further

@@ -1,6 +1,7 @@
 """FCOS R-50 FPN with T-Head instead of towers and centerness, 12 epochs.
 
-An unpublished combination. No published AP; not run here.
+The combination is not published. No published AP; not run here.
+Run: train_net.py --config-file configs/tood/tood_fcos_r50_fpn_1x.py --num-gpus 8.
 """
 
 from detectron2.config import LazyCall as L

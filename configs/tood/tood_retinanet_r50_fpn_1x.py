@@ -1,6 +1,7 @@
 """RetinaNet R-50 FPN with TOOD's assigner and losses, 12 epochs.
 
-An unpublished combination. No published AP; not run here.
+The combination is not published. No published AP; not run here.
+Run: train_net.py --config-file configs/tood/tood_retinanet_r50_fpn_1x.py --num-gpus 8.
 """
 
 from ..baselines.retinanet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train

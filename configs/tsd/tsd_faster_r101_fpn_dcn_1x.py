@@ -1,7 +1,7 @@
-"""TSD on Faster R-CNN R-101 FPN, deformable convolutions in res3 to res5, 14 epochs.
+"""TSD on Faster R-CNN R-101 FPN, deformable res3 to res5, 14 epochs. No published weights.
 
-Follows the paper only, there are no published weights. Published box AP 43.5 (paper, COCO val2017); not run
-here.
+Published box AP 43.5 (paper, COCO val2017); not run here.
+Run: train_net.py --config-file configs/tsd/tsd_faster_r101_fpn_dcn_1x.py --num-gpus 8.
 """
 
 from .tsd_faster_r101_fpn_1x import dataloader, lr_multiplier, model, optimizer, train

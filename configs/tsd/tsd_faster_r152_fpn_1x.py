@@ -1,4 +1,7 @@
-"""TSD on Faster R-CNN R-152 FPN, 14 epochs. Published box AP 43.7 (COCO val2017); not run here."""
+"""TSD on Faster R-CNN R-152 FPN, 14 epochs. Published box AP 43.7 (COCO val2017); not run here.
+
+Run: train_net.py --config-file configs/tsd/tsd_faster_r152_fpn_1x.py --num-gpus 8.
+"""
 
 from .tsd_faster_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 

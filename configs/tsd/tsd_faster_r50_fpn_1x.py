@@ -1,6 +1,7 @@
 """TSD on Faster R-CNN R-50 FPN, 14 epochs. Published box AP 40.9 (COCO val2017); not run here.
 
-With the conventions of the published weights; ``tsd_faster_r50_fpn_1x_continuous`` is for new training.
+Boxes and pooling as in the published weights; for new training use ``tsd_faster_r50_fpn_1x_continuous``.
+Run: train_net.py --config-file configs/tsd/tsd_faster_r50_fpn_1x.py --num-gpus 8.
 """
 
 from ..common.data.coco_inclusive import dataloader

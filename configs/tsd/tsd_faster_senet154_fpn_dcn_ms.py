@@ -1,7 +1,8 @@
 """TSD on Faster R-CNN SENet-154 FPN, deformable, 34 epochs, multi-scale training and test.
 
-Follows the paper only, there are no published weights. Published box AP 51.2 (paper, COCO test-dev); not run
-here. The paper says neither how long nor at which sizes it was trained; those are of the X-101-64x4d.
+Published box AP 51.2 (paper, COCO test-dev); not run here. The paper gives neither length nor image sizes:
+both are those of the X-101-64x4d model.
+Run: train_net.py --config-file configs/tsd/tsd_faster_senet154_fpn_dcn_ms.py --num-gpus 8.
 """
 
 from detectron2.config import LazyCall as L

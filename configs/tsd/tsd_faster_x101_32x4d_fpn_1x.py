@@ -1,7 +1,7 @@
-"""TSD on Faster R-CNN X-101-32x4d FPN, 14 epochs.
+"""TSD on Faster R-CNN X-101-32x4d FPN, 14 epochs. No published weights.
 
-Follows the paper only, there are no published weights. Published box AP 43.5 (paper, COCO val2017); not run
-here.
+Published box AP 43.5 (paper, COCO val2017); not run here.
+Run: train_net.py --config-file configs/tsd/tsd_faster_x101_32x4d_fpn_1x.py --num-gpus 8.
 """
 
 from .tsd_faster_r101_fpn_1x import dataloader, lr_multiplier, model, optimizer, train

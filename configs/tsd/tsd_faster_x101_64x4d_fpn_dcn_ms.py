@@ -1,7 +1,8 @@
 """TSD on Faster R-CNN X-101-64x4d FPN, deformable, 34 epochs, multi-scale training and test.
 
-Published box AP 49.2 (COCO val2017); not run here. That is with the test at four sizes and mirrored, which
-``test_time_augmentation=null`` leaves out.
+Published box AP 49.2 (COCO val2017); not run here. At test four sizes, each also mirrored;
+``test_time_augmentation=null`` tests at one.
+Run: train_net.py --config-file configs/tsd/tsd_faster_x101_64x4d_fpn_dcn_ms.py --num-gpus 8.
 """
 
 from ..common.schedules import coco_iterations

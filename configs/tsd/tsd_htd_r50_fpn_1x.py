@@ -1,6 +1,7 @@
-"""HTD R-50 FPN whose common first stage is TSD's, 12 epochs. No published AP; not run here.
+"""HTD R-50 FPN with TSD's head in its first stage, 12 epochs. No published AP; not run here.
 
-The model is not published. HTD's weights do not fit the first stage.
+The combination is not published; HTD's weights do not fit the first stage.
+Run: train_net.py --config-file configs/tsd/tsd_htd_r50_fpn_1x.py --num-gpus 8.
 """
 
 from ..common.models.tsd_htd import model

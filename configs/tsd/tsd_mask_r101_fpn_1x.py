@@ -1,7 +1,7 @@
-"""TSD on Mask R-CNN R-101 FPN, 14 epochs.
+"""TSD on Mask R-CNN R-101 FPN, 14 epochs. No published weights.
 
-Follows the paper only, there are no published weights. Published box AP 43.0, mask AP 37.2 (paper, COCO
-val2017); not run here.
+Published box AP 43.0, mask AP 37.2 (paper, COCO val2017); not run here.
+Run: train_net.py --config-file configs/tsd/tsd_mask_r101_fpn_1x.py --num-gpus 8.
 """
 
 from .tsd_mask_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
