@@ -20,12 +20,7 @@ from htd.errors import UserError, reason
 
 
 def build(node: Any, key: str) -> Any:
-    """Instantiate a node of a config: same nodes and same results as Detectron2's ``instantiate``.
-
-    Args:
-        node: what a config has at ``key``; a mapping with ``_target_`` is called with its other members,
-            which are built first, lists are built member by member, all else is returned as it is.
-        key: dotted key of the node, for the message.
+    """Instantiate what a config has at a dotted key, with the results of Detectron2's ``instantiate``.
 
     Raises:
         UserError: a part cannot be built, as ``<key> (<class>): <reason>``.

@@ -107,15 +107,8 @@ def build_config(
 ) -> tuple[DictConfig, list[str]]:
     """Load the config that the command line names; apply overrides, own data and the batch's schedule.
 
-    Args:
-        arguments: of :func:`parse_arguments`.
-        read_categories: returns the class names of an annotation file.
-
-    Returns:
-        The config, and lines for the log that say what was derived.
-
-    Raises:
-        UserError: anything of it that does not fit.
+    ``read_categories`` returns the class names of an annotation file. Returned are the config, and lines for
+    the log that say what was derived.
     """
     config = load_config(arguments.config_file, arguments.overrides)
     notes = [apply_own_data(config, arguments.own_data, read_categories)]

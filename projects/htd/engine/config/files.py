@@ -46,12 +46,10 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         overrides: ``key=value`` texts; ``+key=value`` adds a key that the config lacks.
 
     Returns:
-        The config with (at least) the keys ``model``, ``dataloader``, ``optimizer``, ``lr_multiplier``,
-        ``train``.
+        The config, which has at least the keys in ``KEYS``.
 
     Raises:
-        UserError: the file is not there or is no such config, an override is malformed, names an unknown
-            key or has a value of another kind, or a setting is missing or makes no sense.
+        UserError: the file is no such config, or an override or a setting makes no sense.
     """
     config = _read(path)
     missing = [key for key in KEYS if key not in config]

@@ -14,12 +14,7 @@ from htd.errors import UserError
 
 @dataclass(frozen=True)
 class OwnData:
-    """The four flags; a pair that was not given is None.
-
-    Attributes:
-        train: annotation file and image folder of the training data.
-        val: annotation file and image folder of the validation data.
-    """
+    """Annotation file and image folder of training and validation data, None if not given."""
 
     train: tuple[str, str] | None = None
     val: tuple[str, str] | None = None
@@ -29,8 +24,7 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
     """Point a config, in place, at the user's files and build its heads for their classes.
 
     Args:
-        config: the training config; its data nodes are ``dataloader.{train,test}.dataset`` with ``name``,
-            ``json_file`` and ``image_root``.
+        config: the training config, whose data nodes are ``dataloader.{train,test}.dataset``.
         data: the user's files. Training data without validation data turns evaluation off.
         read_categories: returns the class names of an annotation file in the order of the model's classes.
 
@@ -38,8 +32,7 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
         One line that says which data and classes are used; "" if no file was given.
 
     Raises:
-        UserError: a file or folder is not there, the two files have other classes, or the model has no
-            class count.
+        UserError: the files are missing or disagree, or the config cannot take them.
     """
     files = {part: pair for part, pair in (("train", data.train), ("test", data.val)) if pair}
     if not files:
@@ -48,10 +41,7 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
     for part, (json_file, image_root) in files.items():
         dataset = config.dataloader[part].dataset
         if "json_file" not in dataset:
-            raise UserError(
-                f"the {part} data of this config are not in COCO's format, so COCO files cannot take their "
-                "place; take a config of COCO"
-            )
+            raise UserError(f"the {part} data of this config are not in COCO's format; take a config of COCO")
         dataset.name = f"own_{part}_{Path(json_file).stem}"
         # A relative path in a config lies under DETECTRON2_DATASETS, one on the command line in this folder.
         dataset.json_file, dataset.image_root = os.path.abspath(json_file), os.path.abspath(image_root)
@@ -71,34 +61,30 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
 
 def _classes(data: OwnData, read_categories: Callable[[str], Sequence[str]]) -> list[str]:
     """Return the class names in the files, after checking that the files are there and agree."""
-    found = {}
+    names = {}
     for part, pair in (("train", data.train), ("val", data.val)):
         if pair is None:
             continue
-        json_file, image_root = pair
+        json_file, images = pair
         if not Path(json_file).is_file():
             raise UserError(f"--{part}-json {json_file} is not a file")
-        if not Path(image_root).is_dir():
-            raise UserError(f"--{part}-images {image_root} is not a folder")
-        found[part] = list(read_categories(os.path.abspath(json_file)))
-        if not found[part]:
+        if not Path(images).is_dir():
+            raise UserError(f"--{part}-images {images} is not a folder")
+        names[part] = list(read_categories(os.path.abspath(json_file)))
+        if not names[part]:
             raise UserError(f"--{part}-json {json_file} lists no categories")
-    if len(found) == 2 and found["train"] != found["val"]:
+    if len(names) == 2 and names["train"] != names["val"]:
         raise UserError(
-            f"--train-json has the classes {listed(found['train'])}; --val-json has {listed(found['val'])}: "
+            f"--train-json has {counted(names['train'])}, --val-json {counted(names['val'])}: "
             "both need the same categories with the same ids"
         )
-    return next(iter(found.values()))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    return ", ".join(names[:12]) + (f", ... {len(names) - 12} more" if len(names) > 12 else "")
+    return next(iter(names.values()))
 
 
 def counted(names: Sequence[str]) -> str:
     """Return the number of classes and the first of their names."""
-    return f"{len(names)} class{'es' if len(names) != 1 else ''} ({listed(names)})"
+    more = f", ... {len(names) - 12} more" if len(names) > 12 else ""
+    return f"{len(names)} class{'es' if len(names) != 1 else ''} ({', '.join(names[:12])}{more})"
 
 
 def class_counts(node: object, name: str = "num_classes") -> Iterator[tuple[DictConfig, int]]:
@@ -116,10 +102,7 @@ def class_counts(node: object, name: str = "num_classes") -> Iterator[tuple[Dict
 
 
 def set_num_classes(model: DictConfig, count: int) -> int:
-    """Set every literal ``num_classes`` under a model config, in place, and return how many there were.
-
-    Interpolations follow the literal ones that they name and stay as they are.
-    """
+    """Set every literal ``num_classes`` under a model config, in place, and return how many there were."""
     nodes = [node for node, _ in class_counts(model)]
     for node in nodes:
         node.num_classes = count

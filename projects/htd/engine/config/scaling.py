@@ -31,11 +31,10 @@ def scale_to_batch(config: DictConfig, given: Collection[str] = ()) -> str:
 
     Args:
         config: the training config.
-        given: keys that the user has set; they are kept as they are.
+        given: keys that the user has set, which stay as they are.
 
     Returns:
-        One line: old and new value of each key that changed, and the keys that were kept; "" if the batch
-        is the reference batch.
+        One line that lists the changes, "" if the batch is the reference batch.
 
     Raises:
         UserError: the config does not say for which batch its schedule is right.
