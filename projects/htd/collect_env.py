@@ -16,7 +16,7 @@ _LOST_IN_05 = "FCOS"
 
 
 def evaluation_backend() -> str:
-    """Name what computes COCO's numbers: hotcoco if it is there, else Detectron2's own, else pycocotools."""
+    """Name what computes COCO's numbers: hotcoco, else Detectron2's own, else pycocotools."""
     hotcoco = _version("hotcoco")
     if hotcoco and importlib.util.find_spec("hotcoco"):
         return f"hotcoco {hotcoco}"
@@ -27,23 +27,20 @@ def evaluation_backend() -> str:
 
 
 def collect_env() -> str:
-    """Return the table of the environment, one row a line; it works in a broken environment too."""
-    rows = [
-        ("htd", _version("htd") or "not installed, only on the path"),
-        ("python", platform.python_version()),
-    ]
-    rows += [(name, _version(name) or "-") for name in _PACKAGES]
-    rows += [
-        ("opencv", _version("opencv-python-headless") or _version("opencv-python") or "-"),
-        ("detectron2", _detectron2()),
-        ("unavailable", _unavailable()),
-        ("COCO evaluation", evaluation_backend()),
-        ("deformable conv", "own gather on CPU, torchvision.ops elsewhere"),
-        ("torchvision ops", _torchvision_operators()),
-        ("devices", _devices()),
-    ]
-    width = max(len(name) for name, _ in rows) + 2
-    return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
+    """Return the table of the environment, one entry per line; it works in a broken environment, too."""
+    table = {"htd": _version("htd") or "not installed, only on the path"}
+    table |= {"python": platform.python_version()} | {name: _version(name) or "-" for name in _PACKAGES}
+    table["opencv"] = _version("opencv-python-headless") or _version("opencv-python") or "-"
+    table["detectron2"] = _detectron2()
+    lost = [] if _has_compiled_detectron2() else [_LOST_WITHOUT_C]
+    lost += [_LOST_IN_05] if (_version("detectron2") or "").startswith("0.5") else []
+    table["unavailable"] = ", ".join(lost) or "-"
+    table["COCO evaluation"] = evaluation_backend()
+    table["deformable conv"] = "own gather on CPU, torchvision.ops elsewhere"
+    table["torchvision ops"] = _torchvision_operators()
+    table["devices"] = _devices()
+    width = max(map(len, table)) + 2
+    return "\n".join(f"{name:<{width}}{value}" for name, value in table.items())
 
 
 def _version(distribution: str) -> str | None:
@@ -61,19 +58,12 @@ def _has_compiled_detectron2() -> bool:
 
 
 def _detectron2() -> str:
-    found = _version("detectron2")
-    if found is None:
+    installed = _version("detectron2")
+    if installed is None:
         return "NOT INSTALLED: python tools/install_detectron2.py"
     if _has_compiled_detectron2():
-        return f"{found} (official, detectron2._C present)"
-    return f"{found} ({'pure Python, ' if 'pure' in found else ''}no detectron2._C)"
-
-
-def _unavailable() -> str:
-    lost = [] if _has_compiled_detectron2() else [_LOST_WITHOUT_C]
-    if (_version("detectron2") or "").startswith("0.5"):
-        lost.append(_LOST_IN_05)
-    return ", ".join(lost) or "-"
+        return f"{installed} (official, detectron2._C present)"
+    return f"{installed} ({'pure Python, ' if 'pure' in installed else ''}no detectron2._C)"
 
 
 def _torchvision_operators() -> str:

@@ -1,4 +1,7 @@
-"""Data: data sets in COCO's and OpenImages' formats, mapping, loaders, semantic maps and the toy data."""
+"""Data: data sets in COCO's and OpenImages' formats, mapping, loaders, semantic maps and the toy data.
+
+What is missing or faulty in a file or a config raises :class:`htd.errors.UserError`.
+"""
 
 from htd.data.coco import coco_dataset, read_categories
 from htd.data.loader import build_test_loader, build_train_loader

@@ -7,11 +7,10 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
@@ -66,10 +65,6 @@ def coco_dataset(
         ``category_id`` (class 0..K-1 in the order of the ids), ``iscrowd`` and maybe ``segmentation``.
         With semantic maps also ``sem_seg_file_name``; with maps that tools/draw_semantic_maps.py has drawn,
         ``sem_seg_drawn_classes``, the number of their classes.
-
-    Raises:
-        UserError: a file is missing or faulty, the name belongs to other files, no object has a mask
-            though masks are wanted, or no image is left.
     """
     content = read_coco(json_file)
     skipped: Counter = Counter()
@@ -213,10 +208,7 @@ def _register(name: str, content: CocoFile, paths: dict[str, Path], load: partia
     }
     for key in ("thing_classes", "thing_dataset_id_to_contiguous_id"):
         if metadata.get(key, entries[key]) != entries[key]:
-            raise UserError(
-                f"data set name {name!r} stands for other classes than those of {content.path}; "
-                "choose another name"
-            )
+            raise UserError(f"data set name {name!r} stands for other classes than those of {content.path}")
     metadata.set(**{key: value for key, value in entries.items() if metadata.get(key) is None})
     if name not in DatasetCatalog.list():
         DatasetCatalog.register(name, load)
@@ -245,12 +237,7 @@ class CocoFile:
 
 
 def read_coco(json_file: str | Path) -> CocoFile:
-    """Read an annotation file, given absolute or relative to ``datasets_root()``.
-
-    Raises:
-        UserError: the file is missing, is not COCO JSON, repeats an id, or an entry lacks a field or has
-            a value of the wrong kind in it.
-    """
+    """Read an annotation file, given absolute or relative to ``datasets_root()``."""
     path = resolve(json_file)
     if path.is_dir():
         raise UserError(f"annotation file {path} is a folder; name the JSON file itself")
@@ -285,38 +272,21 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-class _Field(NamedTuple):
-    """What a value has to be, in words and as a test; it may be missing where it is not ``needed``."""
-
-    wanted: str
-    fits: Callable[[Any], bool]
-    needed: bool = True
-
-
-_ID = _Field("a whole number or a text", lambda value: type(value) in (int, str))
-_WHOLE = _Field("a whole number", lambda value: type(value) is int)
-_LENGTH = _Field("a number above 0", lambda value: _is_number(value) and 0 < value < math.inf)
-_TEXT = _Field("a text", lambda value: type(value) is str and value != "")
+_ID = ("a whole number or a text", lambda value: type(value) in (int, str))
+_WHOLE = ("a whole number", lambda value: type(value) is int)
+_LENGTH = ("a number above 0", lambda value: _is_number(value) and 0 < value < math.inf)
+_TEXT = ("a text", lambda value: type(value) is str and value != "")
 # Boxes with other than four numbers or infinite ones are common, and left out one by one.
-_BOX = _Field("a list of numbers", lambda value: type(value) is list and all(map(_is_number, value)))
-_AREA = _Field("a number", lambda value: value is None or _is_number(value), needed=False)
-_FLAG = _Field(
-    "0 or 1",
-    lambda value: value is None or (type(value) in (int, float, bool) and value in (0, 1)),
-    needed=False,
-)
+_BOX = ("a list of numbers", lambda value: type(value) is list and all(map(_is_number, value)))
+_AREA = ("a number", lambda value: value is None or _is_number(value))
+_FLAG = ("0 or 1", lambda value: value is None or (isinstance(value, (int, float)) and value in (0, 1)))
+# What a value has to be, in words and as a test.
 _FIELDS = {
     "images": {"id": _ID, "file_name": _TEXT, "height": _LENGTH, "width": _LENGTH},
     "categories": {"id": _WHOLE, "name": _TEXT},
-    "annotations": {
-        "id": _ID,
-        "image_id": _ID,
-        "category_id": _WHOLE,
-        "bbox": _BOX,
-        "area": _AREA,
-        "iscrowd": _FLAG,
-    },
+    "annotations": {"id": _ID, "image_id": _ID, "category_id": _WHOLE, "bbox": _BOX},
 }
+_OPTIONAL = {"annotations": {"area": _AREA, "iscrowd": _FLAG}}
 
 
 def _entries(path: Path, content: dict, kind: str) -> list[dict]:
@@ -326,16 +296,16 @@ def _entries(path: Path, content: dict, kind: str) -> list[dict]:
         raise UserError(f"annotation file {path} has no list {kind!r}; it is not in COCO format")
     if kind == "categories" and not entries:
         raise UserError(f"annotation file {path} names no categories")
-    fields = _FIELDS[kind].items()
+    fields = (_FIELDS[kind] | _OPTIONAL.get(kind, {})).items()
     for number, entry in enumerate(entries):
         problem = None
         if type(entry) is not dict:
             problem = f"is {_shown(entry)}, not an object"
         else:
-            for key, field in fields:
-                if key in entry and not field.fits(entry[key]):
-                    problem = f"has {key} {_shown(entry[key])}; it has to be {field.wanted}"
-                elif key not in entry and field.needed:
+            for key, (wanted, fits) in fields:
+                if key in entry and not fits(entry[key]):
+                    problem = f"has {key} {_shown(entry[key])}; it has to be {wanted}"
+                elif key not in entry and key in _FIELDS[kind]:
                     problem = f"lacks {key}"
         if problem:
             with_id = type(entry) is dict and "id" in entry

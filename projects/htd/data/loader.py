@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -27,6 +28,7 @@ def shared(dataset: Sequence[dict]) -> DatasetFromList:
     return DatasetFromList(dataset, copy=False, serialize=isinstance(dataset, list))
 
 
+@dataclass
 class TrainLoader:
     """Batches of mapped training images, forever, in an order that follows from the seed alone.
 
@@ -34,32 +36,24 @@ class TrainLoader:
     and iteration does not touch the global random generators. So a run continues by calling
     ``set_start`` with the number of steps already made.
 
-    Args:
+    Attributes:
         dataset, mapper, num_workers, seed: see :func:`build_train_loader`.
         batch_size: images per batch on this rank.
         groups: group of each image; a batch holds images of one group.
         stream: gives the samples of each rank in their order.
     """
 
-    def __init__(
-        self,
-        dataset: Sequence[dict],
-        mapper: Callable[[dict], dict],
-        *,
-        batch_size: int,
-        num_workers: int,
-        groups: Sequence[int],
-        stream: SampleStream,
-        seed: int,
-    ):
-        self.dataset = shared(dataset)
-        self.mapper = mapper
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.groups = groups
-        self.stream = stream
-        self.seed = seed
-        self._start = 0
+    dataset: Sequence[dict]
+    mapper: Callable[[dict], dict]
+    batch_size: int
+    num_workers: int
+    groups: Sequence[int]
+    stream: SampleStream
+    seed: int
+    start: int = 0
+
+    def __post_init__(self):
+        self.dataset = shared(self.dataset)
 
     @property
     def iterations_an_epoch(self) -> int:
@@ -68,25 +62,27 @@ class TrainLoader:
 
     def set_start(self, step: int) -> None:
         """Let the next iteration begin with batch ``step`` of the run (0 is the first)."""
-        self._start = step
+        self.start = step
 
     def batches(self) -> Iterator[list[Sample]]:
         """Yield the (position, image index) pairs of this rank's batches, from the start on."""
         stream = partial(self.stream, comm.get_rank(), comm.get_world_size())
-        return batches_from(self._start, stream, self.batch_size, self.groups)
+        return batches_from(self.start, stream, self.batch_size, self.groups)
 
     def __iter__(self) -> Iterator[list[dict]]:
-        items = _Items(self.dataset, self.mapper, self.seed)
-        yield from _mapped_batches(items, self.num_workers, self.batches())
+        yield from _mapped(_Items(self.dataset, self.mapper, self.seed), self.num_workers, self.batches())
 
 
+@dataclass
 class EvaluationLoader:
     """Mapped test images, one per batch, each image on exactly one rank; see :func:`build_test_loader`."""
 
-    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict], *, num_workers: int):
-        self.dataset = shared(dataset)
-        self.mapper = mapper
-        self.num_workers = num_workers
+    dataset: Sequence[dict]
+    mapper: Callable[[dict], dict]
+    num_workers: int
+
+    def __post_init__(self):
+        self.dataset = shared(self.dataset)
 
     def _share(self) -> range:
         """Return the image indices of this rank; a share is empty where images are fewer than ranks."""
@@ -98,7 +94,7 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         samples = [[(index, index)] for index in self._share()]
-        yield from _mapped_batches(_Items(self.dataset, self.mapper, seed=0), self.num_workers, samples)
+        yield from _mapped(_Items(self.dataset, self.mapper, seed=0), self.num_workers, samples)
 
 
 def build_train_loader(
@@ -122,9 +118,6 @@ def build_train_loader(
         sample_order: makes the order of the samples from the dictionaries and the seed, such as
             :class:`htd.data.ClassAwareOrder`; by default each image comes once an epoch.
         seed: seed of order and augmentation, the same on all ranks.
-
-    Raises:
-        UserError: the batch cannot be shared evenly by the ranks.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
@@ -147,7 +140,7 @@ def build_test_loader(
     dataset: Sequence[dict], mapper: Callable[[dict], dict], *, num_workers: int = 4
 ) -> EvaluationLoader:
     """Build the test loader of this rank; a rank may be left without images."""
-    return EvaluationLoader(dataset, mapper, num_workers=num_workers)
+    return EvaluationLoader(dataset, mapper, num_workers)
 
 
 @contextmanager
@@ -166,6 +159,7 @@ def seeded(seed: int, position: int):
         torch.default_generator.set_state(states[2])
 
 
+@dataclass
 class _Items(Dataset):
     """Samples as mapped dictionaries; a user's mistake is returned, not raised.
 
@@ -173,8 +167,9 @@ class _Items(Dataset):
     is carried over as a value and raised there as it was.
     """
 
-    def __init__(self, records: Sequence[dict], mapper: Callable[[dict], dict], seed: int):
-        self.records, self.mapper, self.seed = records, mapper, seed
+    records: Sequence[dict]
+    mapper: Callable[[dict], dict]
+    seed: int
 
     def __len__(self) -> int:
         return len(self.records)
@@ -188,7 +183,7 @@ class _Items(Dataset):
                 return error
 
 
-def _mapped_batches(items: _Items, num_workers: int, samples) -> Iterator[list[dict]]:
+def _mapped(items: _Items, num_workers: int, samples) -> Iterator[list[dict]]:
     # Its own generator: otherwise each new iterator would draw from torch's global one.
     loader = DataLoader(
         items,

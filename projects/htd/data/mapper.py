@@ -26,9 +26,6 @@ def read_image(file_name: str, image_format: str) -> np.ndarray:
 
     Gray images get three equal channels, transparency is dropped, and the orientation that a
     camera has noted (EXIF) is applied.
-
-    Raises:
-        UserError: the file is missing or cannot be decoded.
     """
     if image_format not in ("RGB", "BGR"):
         raise UserError(f"image format {image_format!r} is unknown; take RGB or BGR")
@@ -72,9 +69,6 @@ class DetectionMapper:
         convention: what the corners of boxes mean when they are resized (``ResizeCV2``) and clipped; that of
             the model.
         reader: called with (file name, image format), returns (H, W, 3) uint8.
-
-    Raises:
-        UserError: there is no such mask format.
     """
 
     def __init__(
@@ -105,8 +99,7 @@ class DetectionMapper:
         """Map one dictionary; it is not changed.
 
         Args:
-            record: ``file_name``, ``height``, ``width``, for training ``annotations``, and
-                ``sem_seg_file_name`` if there are semantic maps.
+            record: of ``coco_dataset`` or ``open_images_dataset``.
 
         Returns:
             The record without ``annotations``, with ``image`` (3, H, W) uint8 at network size and,
@@ -114,9 +107,6 @@ class DetectionMapper:
             clipped to it), ``gt_classes`` and, with a mask format, ``gt_masks``. Crowd regions and
             objects of which the transform leaves no box or no mask are not in it; it may hold no object
             at all. With semantic maps also ``sem_seg`` (H, W) int64, 255 where there is no class.
-
-        Raises:
-            UserError: image or map is missing, unreadable or of another size than the record says.
         """
         image = self.reader(record["file_name"], self.image_format)
         _check_size(record, image)

@@ -73,10 +73,6 @@ def open_images_dataset(
         ``negative_classes`` and ``positive_classes`` (verified for the image), and ``annotations``:
         ``bbox`` (XYXY, pixels of the image), ``bbox_mode``, ``category_id`` (0..K-1), ``iscrowd`` (0) and
         ``is_group``.
-
-    Raises:
-        UserError: a file is missing or faulty, a label is unknown, the hierarchy has a cycle, the name
-            belongs to other files, or no image is left.
     """
     classes = read_classes(classes_file)
     ancestors = np.eye(len(classes.labels), dtype=bool)
@@ -129,14 +125,8 @@ def _register(name: str, entries: dict, load: partial) -> None:
 class OpenImagesRecords(Sequence):
     """Dictionaries made on demand from arrays, because the challenge has 12 million boxes.
 
-    The loaders keep this as it is, and class-aware sampling reads :meth:`classes`.
-
-    Args:
-        content: the annotations.
-        root: folder of the images.
-        chosen: numbers of the images to give.
-        sizes: height and width of each of these, (len(chosen), 2).
-        inclusive_ends: see :func:`open_images_dataset`.
+    The loaders keep this as it is, and class-aware sampling reads :meth:`classes`. ``chosen`` are the numbers
+    of the images to give, ``sizes`` (len(chosen), 2) their heights and widths.
     """
 
     def __init__(
@@ -187,14 +177,9 @@ def image_sizes(ids: Sequence[str], folder: Path, files: Sequence[str], sizes_fi
     """Return the sizes (I, 2) int64, (height, width), of images as they are read.
 
     Args:
-        ids: identifiers of the images.
-        folder: where the images lie.
-        files: their paths in it.
+        ids, files: identifiers of the images, and their paths in the folder.
         sizes_file: CSV with the columns ImageID, Width, Height; where it is missing or lacks images, they
             are looked up and written to it. None looks them up each time.
-
-    Raises:
-        UserError: an image is missing or is no image, or a line of the file is malformed.
     """
     file, known = resolve(sizes_file) if sizes_file else None, {}
     if file and file.is_file():
@@ -216,11 +201,7 @@ def image_sizes(ids: Sequence[str], folder: Path, files: Sequence[str], sizes_fi
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return (height, width) of an image file, turned as its EXIF orientation says, without decoding it.
-
-    Raises:
-        UserError: it is missing or no image.
-    """
+    """Return (height, width) of an image file, turned as its EXIF orientation says, without decoding it."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -256,10 +237,6 @@ def read_ancestors(path: str | Path, classes: ClassList, relations: Sequence[str
 
     Returns:
         (K, K) bool: row = class, columns = the class itself and all its ancestors.
-
-    Raises:
-        UserError: the file is missing, is no such JSON, has none of the classes, or a label, be it a class
-            or not, stands below itself.
     """
     path = existing(path)
     try:

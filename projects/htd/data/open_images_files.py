@@ -114,12 +114,7 @@ class OfficialAnnotations:
         return self.boxes
 
     def read(self, classes: ClassList) -> ImageBoxes:
-        """Read the files.
-
-        Raises:
-            UserError: a file is missing, lacks a column, or a line has an unknown label or image or a value
-                that cannot be.
-        """
+        """Read the files."""
         collected, numbers = BoxCollector(), classes.numbers()
         unknown = f"is not among the {len(numbers)} of {classes.path}"
         if self.images is not None:
@@ -180,11 +175,7 @@ class TextAnnotations:
         self.file = file
 
     def read(self, classes: ClassList) -> ImageBoxes:
-        """Read the file. The name of an image's file without its ending identifies the image.
-
-        Raises:
-            UserError: the file is missing or no text, ends within an image, or a line is malformed.
-        """
+        """Read the file. The name of an image's file without its ending identifies the image."""
         path, collected = existing(self.file), BoxCollector()
         with opened(path) as file:
             lines = _Lines(path, file, len(classes.labels))
@@ -208,7 +199,6 @@ class _Lines:
         self._file = file
 
     def malformed(self, what: str) -> UserError:
-        """Return the error of the line that was taken last."""
         return malformed(self.path, self.number, what)
 
     def names(self) -> Iterator[str]:
@@ -219,7 +209,6 @@ class _Lines:
                 yield line.strip()
 
     def take(self) -> str:
-        """Return the next line."""
         line = next(self._file, None)
         if line is None:
             raise self.malformed("the file ends within an image")
@@ -227,7 +216,6 @@ class _Lines:
         return line.strip()
 
     def count(self) -> int:
-        """Return the next line as a number of boxes."""
         text = self.take()
         if not text.isdecimal():
             raise self.malformed(f"{text[:40]!r} is not the number of an image's boxes")
@@ -256,10 +244,7 @@ class _Lines:
 class ClassList:
     """The classes, number k being class k.
 
-    Attributes:
-        path: where they were read.
-        labels: identifiers such as ``/m/061hd_``.
-        names: names for people.
+    Labels are identifiers such as ``/m/061hd_``; the path is the file that was read.
     """
 
     path: Path
@@ -276,9 +261,6 @@ def read_classes(path: str | Path) -> ClassList:
 
     Without numbers the classes are in the order of the lines. A first line ``LabelName,DisplayName``
     is a header.
-
-    Raises:
-        UserError: the file is missing, a line is malformed, or a label or number occurs twice.
     """
     path = existing(path)
     classes: dict[int, tuple[str, str]] = {}
@@ -305,11 +287,7 @@ def read_classes(path: str | Path) -> ClassList:
 
 
 def existing(path: str | Path) -> Path:
-    """Return a data path under the data root.
-
-    Raises:
-        UserError: it is not a file.
-    """
+    """Return a data path under the data root."""
     file = resolve(path)
     if not file.is_file():
         raise UserError(
@@ -326,11 +304,7 @@ def malformed(path: Path, line: int, what: str) -> UserError:
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """Open a text file for a ``with`` block, without the mark that Excel puts before the first line.
-
-    Raises:
-        UserError: the file cannot be read, or what the block reads of it is not UTF-8.
-    """
+    """Open a text file for a ``with`` block, without the mark that Excel puts before the first line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield file
@@ -356,14 +330,7 @@ def _opened_csv(path: Path) -> Iterator:
 def csv_rows(path: Path, columns: Iterable[str], optional: Iterable[str] = ()) -> Iterator[tuple[int, list]]:
     """Yield line number and the values of the named columns, in this order, of a CSV file with a header.
 
-    Args:
-        path: an existing file.
-        columns: columns that have to be there.
-        optional: columns whose value is None where the file lacks them.
-
-    Raises:
-        UserError: the file cannot be read, a column is missing, or a line has not as many values as the
-            header.
+    Values of optional columns are None where the file lacks them.
     """
     with _opened_csv(path) as reader:
         header = [name.strip() for name in next(reader, [])]

@@ -43,13 +43,7 @@ def sample_stream(size: int, seed: int, rank: int, world_size: int, start: int =
 def grouped_batches(
     stream: Iterable[Sample], batch_size: int, groups: Sequence[int]
 ) -> Iterator[list[Sample]]:
-    """Collect samples into batches of images of one group, each batch as soon as it is full.
-
-    Args:
-        stream: the samples.
-        batch_size: samples per batch.
-        groups: group of each image, for instance 1 for images wider than high.
-    """
+    """Collect samples into batches of images of one group (given by image), each as soon as it is full."""
     waiting = defaultdict(list)
     for sample in stream:
         bucket = waiting[groups[sample[1]]]
@@ -113,9 +107,6 @@ class ClassAwareOrder:
             records: with ``annotations`` that have ``category_id``, or with a method ``classes`` that returns
                 what :func:`object_classes` does without making them.
             seed: added to the number of the epoch; 0 gives the published order.
-
-        Raises:
-            UserError: no image has an object, or an object's class is not one of the K.
         """
         read_classes = getattr(records, "classes", None) or partial(object_classes, records)
         images, classes = read_classes()
@@ -155,13 +146,8 @@ def class_aware_stream(
     """Yield the samples of one rank forever: a block of each epoch's order.
 
     Position p of the run is place p % n of epoch p // n, n being the length of an epoch, the same for all
-    ranks; so no two samples have the same position. Epochs before the start are not drawn.
-
-    Args:
-        images: for each class the indices of its images.
-        size: number of images.
-        seed, draw: see :class:`ClassAwareOrder`.
-        rank, world_size, start: see :data:`SampleStream`.
+    ranks; so no two samples have the same position. Epochs before the start are not drawn. ``images`` are the
+    indices of ``size`` images by class; for the rest see :class:`ClassAwareOrder` and :data:`SampleStream`.
     """
     share = -(-size // world_size)
     begun = start % share

@@ -52,10 +52,7 @@ class SemanticMaps:
     Args:
         num_classes: pixel values 0..num_classes-1 are classes.
         background: one more class, num_classes, is the background, as in maps that are drawn from masks.
-        ignore_value: pixel value without a class; what a transform adds to the image gets it, too.
-
-    Raises:
-        UserError: the classes do not fit below ``ignore_value``.
+        ignore_value: pixel value without a class; also of pixels that a transform adds.
     """
 
     def __init__(self, num_classes: int = 183, *, background: bool = False, ignore_value: int = 255):
@@ -67,16 +64,7 @@ class SemanticMaps:
             )
 
     def read(self, file_name: str, size: tuple[int, int]) -> np.ndarray:
-        """Return a map as (H, W) uint8, the values as they stand in the file.
-
-        Args:
-            file_name: an 8-bit gray PNG.
-            size: (H, W) of the image.
-
-        Raises:
-            UserError: the file is missing, cannot be decoded, is of another kind or size, or has a value
-                that is no class.
-        """
+        """Return the values of an 8-bit gray PNG as (H, W) uint8; ``size`` is the (H, W) of its image."""
         try:
             data = Path(file_name).read_bytes()
         except FileNotFoundError as error:
@@ -116,13 +104,8 @@ class SemanticMaps:
     def attach(self, record: dict, image: np.ndarray) -> AugInput:
         """Return the image (H, W, 3) with its map as the input of augmentations.
 
-        Args:
-            record: has the path of the map in ``sem_seg_file_name`` and, if it was drawn from masks, the
-                number of classes without the background in ``sem_seg_drawn_classes``.
-
-        Raises:
-            UserError: the record names no map, the map was drawn and the classes here are others, or as
-                ``read``.
+        The record has the path of the map in ``sem_seg_file_name`` and, if it was drawn from masks, the
+        number of classes without the background in ``sem_seg_drawn_classes``.
         """
         if "sem_seg_file_name" not in record:
             raise UserError(
@@ -189,18 +172,12 @@ def check_maps(
     Logs a warning if the maps were drawn from another state of the annotations.
 
     Args:
-        name: name of the data set, for messages.
-        folder: folder of the maps.
-        paths: the map of each image.
-        classes: class names of the data set.
-        json_file: annotation file of the data set.
+        name, classes, json_file: name, class names and annotation file of the data set.
+        folder, paths: folder of the maps, and the map of each image.
 
     Returns:
         The number of classes, without the background, that the maps were drawn for; None for maps from
         elsewhere.
-
-    Raises:
-        UserError: a map is missing, or the maps were drawn for other classes.
     """
     if not folder.is_dir():
         raise _missing(f"data set {name}: folder {folder} of the semantic maps")

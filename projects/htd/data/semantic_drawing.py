@@ -29,19 +29,7 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
     The map of ``sub/name.jpg`` is ``sub/name.png``. Pixel values are the classes 0..K-1 in the order of
     the category ids and K for the background. Crowd regions are 255, no class; objects lie above them, and
     smaller objects above larger ones. Maps that exist already are kept: each is written as a whole or not at
-    all, and the folder records what its maps were drawn from.
-
-    Args:
-        json_file: annotations with polygons or RLEs.
-        output: folder of the maps; made if it does not exist.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: there are more than 254 classes, two images would share a map, a map would lie outside of
-            the folder, no object has a mask, the folder holds other files or maps of other annotations, or
-            it cannot be written.
+    all, and the folder, which is returned, records what its maps were drawn from.
     """
     if not str(output):
         raise UserError("semantic maps: the name of the output folder is empty; give one (--output)")
@@ -79,16 +67,7 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
 
 
 def semantic_map(annotations: list[dict], size: tuple[int, int], background: int) -> np.ndarray:
-    """Draw one map.
-
-    Args:
-        annotations: with ``segmentation``, ``category_id`` (the class) and ``iscrowd``.
-        size: (H, W) of the image.
-        background: value of pixels without an object.
-
-    Returns:
-        (H, W) uint8.
-    """
+    """Return the map (H, W) uint8 of an image's annotations; pixels without an object are background."""
     values = np.full(size, background, np.uint8)
     with_masks = [(item, rasterized(item["segmentation"], size)) for item in annotations]
     # Crowds first, then from the largest to the smallest; later ones hide earlier ones.

@@ -60,12 +60,7 @@ class ResizeCV2(Augmentation):
 
 
 class CV2ResizeTransform(Transform):
-    """Resize with OpenCV; coordinates are scaled by the exact ratio of new to old side.
-
-    Args:
-        height, width: size of the input in pixels.
-        new_height, new_width: size of the output in pixels.
-    """
+    """Resize with OpenCV; coordinates are scaled by the exact ratio of new to old side, in pixels."""
 
     def __init__(self, height: int, width: int, new_height: int, new_width: int):
         super().__init__()
@@ -99,12 +94,8 @@ class InclusiveResizeTransform(CV2ResizeTransform):
     """Resize that multiplies the numbers of a box's first and last pixels by one factor.
 
     A box from pixel a to pixel b then covers (b - a) * scale + 1 pixels, where the area from a to b + 1
-    would become (b - a + 1) * scale of them. Images, label maps, points and polygons move as in
-    :class:`CV2ResizeTransform`.
-
-    Args:
-        height, width, new_height, new_width: as in :class:`CV2ResizeTransform`.
-        scale: the factor of both axes, whatever the new sides are rounded to.
+    would become (b - a + 1) * scale of them. ``scale`` is that of both axes, whatever the new sides are
+    rounded to.
     """
 
     def __init__(self, height: int, width: int, new_height: int, new_width: int, *, scale: float):

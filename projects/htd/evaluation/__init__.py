@@ -1,4 +1,4 @@
-"""Evaluation of detections."""
+"""Evaluation of detections; what is missing or faulty raises :class:`htd.errors.UserError`."""
 
 from htd.evaluation.coco import COCOEvaluator
 from htd.evaluation.merged_views import MergedViews

@@ -42,9 +42,6 @@ def choose_backend(name: str) -> tuple[str, Evaluate]:
     Args:
         name: ``"hotcoco"``, ``"detectron2"`` (its compiled extension), ``"pycocotools"``, or ``"auto"`` for
             the first of these that is installed.
-
-    Raises:
-        UserError: the name is unknown or the package is not installed.
     """
     if name == "auto":
         name = next(key for key, (_, installed) in _BACKENDS.items() if installed())

@@ -36,10 +36,6 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         output_dir: keep ``coco_instances_results.json`` (original category ids) there.
         backend: ``"auto"``, ``"hotcoco"``, ``"detectron2"`` or ``"pycocotools"``; the last is the
             reference implementation, for numbers that are to be published.
-
-    Raises:
-        UserError: the data set is not known, its annotation file is faulty, or it has no valid masks for
-            the task ``"segm"``.
     """
 
     def __init__(
@@ -91,12 +87,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
                 self._predictions[-1]["with_masks"] = output["instances"].has("pred_masks")
 
     def _eval_predictions(self, predictions: list[dict], img_ids: Sequence[int] | None = None) -> None:
-        """Check, save and evaluate the predictions of all ranks; fills ``self._results``.
-
-        Raises:
-            UserError: an image is unknown or occurs twice, a value is not finite, a class does not exist, or
-                ``"segm"`` is asked for and there are no masks.
-        """
+        """Check, save and evaluate the predictions of all ranks; fills ``self._results``."""
         mapping = self._metadata.get("thing_dataset_id_to_contiguous_id")
         # The category id of each class.
         categories = sorted(mapping, key=mapping.get) if mapping else sorted(self._coco_api.cats)

@@ -33,9 +33,6 @@ class OpenImagesEvaluator(DatasetEvaluator):
         rule: ``PublishedRule()`` or ``OfficialRule()``.
         distributed: gather the predictions of all ranks.
         output_dir: keep ``open_images_detections.txt``, the published text of detections, there.
-
-    Raises:
-        UserError: the data set is not known, or is not one of OpenImages.
     """
 
     def __init__(
@@ -79,14 +76,7 @@ class OpenImagesEvaluator(DatasetEvaluator):
             self._predictions.append((single["image_id"], boxes, scores, classes))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Score the predictions of all ranks.
-
-        Returns:
-            The results on the main process, {} elsewhere.
-
-        Raises:
-            UserError: an image occurs twice, a value is not finite, or a class does not exist.
-        """
+        """Score the predictions of all ranks; {} on all but the main process."""
         predictions = self._predictions
         if self.distributed:
             comm.synchronize()
@@ -96,11 +86,7 @@ class OpenImagesEvaluator(DatasetEvaluator):
         return self.score(self._detections(predictions))
 
     def score(self, detections: Detections) -> dict[str, dict[str, float]]:
-        """Score detections, however they were made, and keep them as ``evaluate`` does.
-
-        Raises:
-            UserError: a class does not exist.
-        """
+        """Score detections, however they were made, and keep them as ``evaluate`` does."""
         check_classes(detections.table, len(self.names), self.dataset_name)
         if self.output_dir:
             path = Path(self.output_dir) / "open_images_detections.txt"

@@ -39,11 +39,7 @@ def _detections(ids: Sequence[str], values: Sequence[Sequence[float]]) -> Detect
 
 
 def read_detections(path: str | Path) -> Detections:
-    """Read lines ``image x1 y1 x2 y2 score class`` with classes from 1, the published text.
-
-    Raises:
-        UserError: the file is missing or no text, a line is malformed, or the boxes are in pixels.
-    """
+    """Read lines ``image x1 y1 x2 y2 score class`` with classes from 1, the published text."""
     ids, detections = [], []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         identifier, *texts = line.split() or [""]
@@ -74,11 +70,7 @@ def read_detections(path: str | Path) -> Detections:
 
 
 def check_classes(table: BoxTable, num_classes: int, owner: str) -> None:
-    """Check that the classes of detections are among the K of their owner.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Check that the classes of detections are among the K of their owner."""
     highest = int(table.classes.max(initial=0))
     if highest >= num_classes:
         raise UserError(
@@ -97,11 +89,7 @@ def write_detections(path: str | Path, detections: Detections) -> None:
 
 
 def write_challenge_csv(path: str | Path, detections: Detections, labels: Sequence[str]) -> None:
-    """Write the CSV that the challenge's own tool reads, with the label of each class.
-
-    Raises:
-        UserError: a class has no label, or the file cannot be written.
-    """
+    """Write the CSV that the challenge's own tool reads, with the label of each class."""
     check_classes(detections.table, len(labels), "the list of the labels")
     lines = [",".join(_COLUMNS) + "\n"]
     for image, number, (x1, y1, x2, y2), score in _each(detections):
@@ -118,10 +106,6 @@ def read_coco_results(results: str | Path, annotations: str | Path, classes: dic
         annotations: COCO file with the ``images`` and ``categories`` that the ids stand for. An image's file
             name without its ending identifies it.
         classes: the class of each label and of each name; a category is found by its name.
-
-    Raises:
-        UserError: a file is missing or of another kind, a value in it cannot be, or an id or a category is
-            unknown.
     """
     entries, content = _json(results), _json(annotations)
     try:

@@ -92,9 +92,6 @@ class PublishedRule:
         group_share: part of a detection's area from which it lies in a group of objects; 0.5 as published.
         group_weight: how much finding a group counts, an object being 1; 1 as published. The group counts as
             an object in any case.
-
-    Raises:
-        UserError: one of the first two is not above 0 and at most 1, or the third no number of at least 0.
     """
 
     def __init__(self, iou_threshold: float = 0.5, group_share: float = 0.5, group_weight: float = 1.0):
@@ -105,13 +102,7 @@ class PublishedRule:
         )
 
     def judged(self, truth: OpenImagesTruth, objects: BoxTable, num_images: int) -> np.ndarray:
-        """Return which classes are judged in which images, (images, K) bool.
-
-        Args:
-            truth: the data set.
-            objects: its objects, expanded.
-            num_images: I, or more where there are detections of images that the data set does not have.
-        """
+        """Return which classes are judged in which images, (num_images, K) bool, of expanded objects."""
         judged = np.zeros((num_images, len(truth.ancestors)), bool)
         judged[objects.images, objects.classes] = True
         judged[:, 0] = True
@@ -126,9 +117,6 @@ class OfficialRule:
 
     Args:
         iou_threshold, group_share: see :class:`PublishedRule`; both are 0.5 in the challenge.
-
-    Raises:
-        UserError: one of them is not above 0 and at most 1.
     """
 
     group_weight = 1.0
@@ -150,11 +138,7 @@ class OfficialRule:
 def score(truth: OpenImagesTruth, detections: BoxTable, rule: PublishedRule | OfficialRule) -> ClassScores:
     """Expand objects and detections along the hierarchy, drop what is not judged, and score the rest.
 
-    Args:
-        truth: the data set.
-        detections: in parts of the image's sides; image numbers from I on are those of images that the
-            data set does not have, in which there is no object.
-        rule: one of the rules here.
+    Image numbers from I on are those of images that the data set lacks; there are no objects in them.
     """
     objects = expand(truth.objects, truth.ancestors)
     num_images = max(len(truth.ids), 1 + int(detections.images.max(initial=-1)))
@@ -185,7 +169,7 @@ def expand(table: BoxTable, ancestors: np.ndarray, judged: np.ndarray | None = N
 
     Args:
         table: N boxes.
-        ancestors: (K, K) bool, row = class, columns = the class itself and its ancestors.
+        ancestors: (K, K) bool, see :class:`OpenImagesTruth`.
         judged: (I, K) bool, which classes to keep in which images; None for all.
     """
     counts = ancestors.sum(axis=1)
@@ -221,9 +205,7 @@ def score_classes(
         objects: expanded objects.
         detections: expanded detections of the classes that are judged in their images.
         num_classes: K.
-        iou_threshold: IoU from which an object is found.
-        group_share: part of a detection's area from which it lies in a group.
-        group_weight: how much of an object the finding of a group is.
+        iou_threshold, group_share, group_weight: see :class:`PublishedRule`.
     """
     order = np.lexsort((-detections.values, _places(detections, num_classes)))
     detections = detections[order]

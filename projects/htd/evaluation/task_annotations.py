@@ -29,9 +29,6 @@ class TaskAnnotations:
     Args:
         content: the file; it is changed in place and becomes the ground truth of ``bbox``.
         where: name of the file, for messages.
-
-    Raises:
-        UserError: ids are repeated or are not whole numbers from 0.
     """
 
     def __init__(self, content: COCO, where: str):

@@ -64,15 +64,7 @@ class Closeup:
 
 
 def draw_closeups(image_rgb: np.ndarray, rows: Sequence[Sequence[Closeup]]) -> np.ndarray:
-    """Draw close-ups of one image in rows of equal length.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        rows: of close-ups, from top to bottom.
-
-    Returns:
-        (H', W', 3) uint8, RGB, with one legend for all beneath.
-    """
+    """Draw close-ups of an image (H, W, 3) uint8 in rows of equal length, with one legend beneath."""
     grid = above([beside([_drawn(image_rgb, closeup) for closeup in row]) for row in rows])
     styles = dict.fromkeys(style for row in rows for closeup in row for style, _ in closeup.marks)
     return above([grid, _legend(styles, grid.shape[1])])

@@ -18,14 +18,7 @@ _OPTIONS = {".jpg": (cv2.IMWRITE_JPEG_QUALITY, 85, *_SAMPLING)}
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Return the images that files and folders name, each once, those of a folder by name.
-
-    Args:
-        inputs: images, and folders whose images are taken; folders in folders are not looked into.
-
-    Raises:
-        UserError: there is no such file or folder, or a folder holds no image.
-    """
+    """Return the images that files and folders (not those in folders) name, each once, by name."""
     unique: dict[Path, Path] = {}
     for path in map(Path, inputs):
         if not path.exists():
@@ -54,11 +47,7 @@ def picture_names(images: Iterable[Path]) -> list[str]:
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Make the folder that pictures are written to, if it is not there.
-
-    Raises:
-        UserError: there is a file of that name, or the folder cannot be made.
-    """
+    """Make the folder that pictures are written to, if it is not there."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,10 +62,7 @@ def write_picture(path: Path, picture_rgb: np.ndarray, kept: Collection[Path] = 
     Args:
         path: the file; its ending gives the format.
         picture_rgb: the picture.
-        kept: files that are not to be replaced, as ``Path.resolve`` gives them; a set where they are many.
-
-    Raises:
-        UserError: the file is one of ``kept``, or cannot be written.
+        kept: files that must not be replaced, as ``Path.resolve`` gives them; a set where they are many.
     """
     if path.resolve() in kept:
         raise UserError(f"picture {path} would replace an image of the input; name another --output")

@@ -157,9 +157,6 @@ def draw_results(
 
     Returns:
         The files written.
-
-    Raises:
-        UserError: a file is missing or a picture cannot be written.
     """
     for path in map(Path, (json_file, results_file)):
         if not path.is_file():

@@ -39,27 +39,14 @@ _CORNERS = {
 
 @dataclass(frozen=True)
 class ToyImage:
-    """A drawn image.
-
-    Attributes:
-        pixels: (H, W, 3) uint8, RGB.
-        labels: (H, W) uint8; 0 is background, k the k-th object (from 1), ``HEAP_LABEL`` the crowd.
-    """
+    """Pixels (H, W, 3) uint8, RGB; labels (H, W) uint8: 0, number of the object from 1, ``HEAP_LABEL``."""
 
     pixels: np.ndarray
     labels: np.ndarray
 
 
 def draw(layout: ToyLayout, strength: float) -> ToyImage:
-    """Draw a layout.
-
-    Args:
-        layout: from ``draw_layout``; its noise generator is used up, so draw each layout once.
-        strength: 0 (class and extent at one place) to 1 (apart).
-
-    Returns:
-        Image and label map; where objects overlap, the later one hides the earlier one.
-    """
+    """Draw a layout, only once: its noise generator is used up. A later object hides an earlier one."""
     pixels = _draw_background(layout.background, layout.height, layout.width)
     labels = np.zeros((layout.height, layout.width), np.uint8)
     for member in layout.heap:
@@ -167,15 +154,21 @@ def annotations(layout: ToyLayout, image: ToyImage) -> list[dict]:
     Boxes [x, y, w, h] and masks are those of the visible pixels. Objects carry polygons; the crowd
     region is one uncompressed RLE with ``iscrowd`` 1.
     """
-    found = []
-    for label, item in enumerate(layout.objects, start=1):
+    entries = []
+    for label, item in [*enumerate(layout.objects, start=1), *((HEAP_LABEL, x) for x in layout.heap[:1])]:
         mask = (image.labels == label).astype(np.uint8)
         if mask.any():
-            found.append(_annotation(item.category, mask, polygons(mask), crowd=0))
-    heap = (image.labels == HEAP_LABEL).astype(np.uint8)
-    if heap.any():
-        found.append(_annotation(layout.heap[0].category, heap, run_lengths(heap), crowd=1))
-    return found
+            crowd = int(label == HEAP_LABEL)
+            entries.append(
+                {
+                    "category_id": item.category,
+                    "bbox": [float(value) for value in cv2.boundingRect(mask)],
+                    "area": float(mask.sum()),
+                    "segmentation": run_lengths(mask) if crowd else polygons(mask),
+                    "iscrowd": crowd,
+                }
+            )
+    return entries
 
 
 def stuff_map(layout: ToyLayout, image: ToyImage) -> np.ndarray:
@@ -188,9 +181,9 @@ def stuff_map(layout: ToyLayout, image: ToyImage) -> np.ndarray:
     values[0] = STUFF_OFFSET + TEXTURES.index(layout.background.texture)
     for label, item in enumerate(layout.objects, start=1):
         values[label] = item.category - 1
-    found = values[image.labels]
-    found[:, : layout.background.strip] = UNLABELED
-    return found
+    stuff = values[image.labels]
+    stuff[:, : layout.background.strip] = UNLABELED
+    return stuff
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
@@ -211,13 +204,3 @@ def run_lengths(mask: np.ndarray) -> dict:
     changes = np.flatnonzero(np.diff(flat, prepend=0))
     counts = np.diff(changes, prepend=0, append=mask.size)
     return {"size": list(mask.shape), "counts": [int(count) for count in counts]}
-
-
-def _annotation(category: int, mask: np.ndarray, segmentation, crowd: int) -> dict:
-    return {
-        "category_id": category,
-        "bbox": [float(value) for value in cv2.boundingRect(mask)],
-        "area": float(mask.sum()),
-        "segmentation": segmentation,
-        "iscrowd": crowd,
-    }

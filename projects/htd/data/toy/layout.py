@@ -54,7 +54,7 @@ class Background:
 
 @dataclass(frozen=True)
 class ToyLayout:
-    """All that is drawn on one image; ``heap`` is one crowd region, empty in most images."""
+    """What is drawn on one image; ``heap`` is one crowd region, empty in most images."""
 
     height: int
     width: int
@@ -65,15 +65,10 @@ class ToyLayout:
 
 
 def draw_layout(seed: int, index: int) -> ToyLayout:
-    """Draw the layout of one image.
+    """Draw the layout of image ``index``, whatever the number of images.
 
-    Args:
-        seed: seed of the data set.
-        index: number of the image; the layout does not depend on how many images are made.
-
-    Returns:
-        The layout. Sides are multiples of 16 in 128..192; boxes overlap by at most 15 % of the
-        smaller one; ``noise`` is the generator to draw pixel noise from.
+    Sides are multiples of 16 in 128..192; boxes overlap by at most 15 % of the smaller one; ``noise`` is the
+    generator to draw pixel noise from.
     """
     rng = np.random.default_rng([seed, index])
     height, width = (int(side) for side in 16 * rng.integers(8, 13, 2))

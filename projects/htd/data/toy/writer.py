@@ -53,16 +53,12 @@ def make_toy_data(
     Args:
         output: folder to make.
         strength: 0 (class and extent of an object at one place) to 1 (apart).
-        train: number of training images.
-        val: number of validation images.
+        train, val: number of images.
         seed: image i of a split depends on (seed, i) alone, so more images leave the first ones as
             they are, and the layout is the same at every strength.
 
     Returns:
         The folder.
-
-    Raises:
-        UserError: a value is out of range, the folder holds something else, or it cannot be made.
     """
     settings = ToySettings(strength=float(strength), train=train, val=val, seed=seed)
     try:
@@ -147,17 +143,11 @@ def _write_image(path: Path, pixels, options: list[int]) -> None:
 
 
 def write_open_images(toy: str | Path) -> Path:
-    """Write ``open_images/`` beside the images of a toy data set.
+    """Write, and return, the folder ``open_images`` in the folder of a toy data set.
 
     Crowd regions become boxes around groups. All classes of an image are verified as present, and half of
-    the others, drawn from the image's number, as absent.
-
-    Args:
-        toy: folder that ``make_toy_data`` has made.
-
-    Returns:
-        The folder, with ``classes.csv``, ``hierarchy.json`` and, for train and val,
-        ``<split>-boxes.csv``, ``<split>-labels.csv`` and ``<split>-images.csv``.
+    the others, drawn from the image's number, as absent. The folder holds ``classes.csv``, ``hierarchy.json``
+    and, for train and val, ``<split>-boxes.csv``, ``<split>-labels.csv`` and ``<split>-images.csv``.
     """
     folder = Path(toy) / "open_images"
     folder.mkdir(exist_ok=True)

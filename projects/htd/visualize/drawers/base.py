@@ -145,10 +145,7 @@ def points_in_image(points: Tensor, scene: Scene) -> Tensor:
 def shown_once(origins: Sequence[int], scene: Scene) -> dict[int, int]:
     """Return the best detection of each prior or RoI that detections come from, ``max_regions`` at most.
 
-    Args:
-        origins: of each detection, best first, the number of its prior or RoI, which may be detected as
-            several classes.
-        scene: with ``max_regions``.
+    A prior or RoI may be detected as several classes; ``origins`` are those of the detections, best first.
     """
     best: dict[int, int] = {}
     for detection, origin in enumerate(origins):
@@ -159,14 +156,9 @@ def shown_once(origins: Sequence[int], scene: Scene) -> dict[int, int]:
 def roi_origins(
     stage: CascadeStage, context: RoIContext, boxes: Tensor, deltas: Tensor, scene: Scene
 ) -> list[int]:
-    """Return for each detection the RoI (0..P-1) whose box, refined by the stage, lies nearest.
+    """Return for each detection the RoI (0..P-1) whose box, refined by the last stage, lies nearest.
 
-    Args:
-        stage: the last one.
-        context: of the image.
-        boxes: (P, 4), what the deltas refer to.
-        deltas: (P, B).
-        scene: with the detections.
+    ``deltas`` (P, B) refer to ``boxes`` (P, 4).
     """
     decoded = stage.decode(deltas, boxes)
     origins = []
@@ -199,13 +191,8 @@ def level_of(priors: Priors, prior: int) -> int:
 def prior_origins(boxes: Tensor, scores: Tensor, scene: Scene) -> list[int]:
     """Return for each detection the prior (0..P-1) that it comes from.
 
-    It is the one whose box, as it is or clipped to the image, lies where the detection is; of several the one
-    whose score is nearest to the detection's.
-
-    Args:
-        boxes: (P, 4), decoded.
-        scores: (P, K).
-        scene: with the detections.
+    It is the one whose decoded box (P, 4), as it is or clipped to the image, lies where the detection is; of
+    several the one whose score (P, K) is nearest to the detection's.
     """
     boxes = in_image(boxes, scene)
     clipped = clip_boxes(boxes, scene.image_rgb.shape[:2])

@@ -37,9 +37,6 @@ class HTCDrawer(Drawer):
 
     A model is drawn if its RoI heads have a :class:`htd.modeling.htc.FusedSemanticHead`, or masks whose heads
     are joined by a :class:`htd.modeling.htc.MaskInformationFlow`.
-
-    Args:
-        heads: the model's RoI heads.
     """
 
     name = "htc"
@@ -93,12 +90,8 @@ class HTCDrawer(Drawer):
 def stage_masks(branch: MaskBranch, calls: Mapping[str, list[Call]], scene: Scene) -> Tensor:
     """Return the mask of each head for the best detections, on the CPU.
 
-    A detection's RoI is the nearest one; equal RoIs have equal features, whatever their class.
-
-    Args:
-        branch: the mask branch.
-        calls: of its ``features`` as ``rois``, of the ``deconv`` of head k as ``head<k>``.
-        scene: with the detections, of which ``max_regions`` are looked at.
+    A detection's RoI is the nearest one; equal RoIs have equal features, whatever their class. The calls are
+    those of the branch's ``features`` as ``rois`` and of the ``deconv`` of head k as ``head<k>``.
 
     Returns:
         (n, heads, M, M), probabilities in the frame of the box.
@@ -114,15 +107,8 @@ def stage_masks(branch: MaskBranch, calls: Mapping[str, list[Call]], scene: Scen
 
 
 def outlines(mask: np.ndarray, threshold: float, box: np.ndarray) -> list[np.ndarray]:
-    """Return the outlines (n, 2), as (x, y) in the frame of the box, of where a mask reaches a threshold.
-
-    Args:
-        mask: (M, M) probabilities in the frame of the box; outside they are 0.
-        threshold: the least probability inside.
-        box: (4,).
-    """
-    padded = np.pad(mask, 1)
-    fine = cv2.resize(padded, None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
+    """Return the outlines (n, 2), as (x, y), of where a mask (M, M) in a box (4,) reaches a threshold."""
+    fine = cv2.resize(np.pad(mask, 1), None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
     inside = (fine >= threshold).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cell = (box[2:] - box[:2]) / mask.shape[0]
@@ -131,13 +117,7 @@ def outlines(mask: np.ndarray, threshold: float, box: np.ndarray) -> list[np.nda
 
 
 def semantic_row(semantic: FusedSemanticHead, call: Call, scene: Scene) -> list[Closeup]:
-    """Return the image, its semantic classes, how sure they are, and their names or numbers.
-
-    Args:
-        semantic: the branch, with K classes.
-        call: of it; it is given the maps of the pyramid.
-        scene: the image and its detections.
-    """
+    """Return the image, its semantic classes, how sure they are, and their names or numbers."""
     probabilities = semantic.predictor(semantic.fuse(call.inputs[0]))[0].float().softmax(dim=0).cpu()
     # Cells beyond the image are padding.
     height, width = (-(-side // semantic.stride) for side in scene.network_size)
@@ -171,15 +151,9 @@ def class_name_list(semantic: FusedSemanticHead, scene: Scene) -> list[str]:
 
 
 def legend(classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return a square that names the commonest classes of a map.
+    """Return a square with color, name and share of cells of the commonest classes of a map (h, w).
 
-    Args:
-        classes: (h, w), of each cell.
-        colors: (K, 3) uint8.
-        names: by class; a class beyond them is shown by its number.
-
-    Returns:
-        (SIDE, SIDE, 3) uint8: of each class the color, the name and its share of the cells.
+    ``colors`` are (K, 3) uint8; a class beyond the names is shown by its number.
     """
     order, shares = _by_share(classes, len(colors))
     order = order[: np.count_nonzero(shares)]

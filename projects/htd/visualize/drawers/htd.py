@@ -65,9 +65,6 @@ class HTDDrawer(Drawer):
     A model is drawn if the head of some stage has a :class:`htd.modeling.htd.LevelWeightedTerm`, a
     :class:`htd.modeling.htd.BorderTerm` or a :class:`htd.modeling.htd.ProposalGraph`; of several such stages
     the last.
-
-    Args:
-        stage: such a stage.
     """
 
     name = "htd"
@@ -127,12 +124,7 @@ def level_weights(term: LevelWeightedTerm, calls: list[Call]) -> Tensor:
 
 
 def ring(box: Tensor, bins: int, edge: int) -> Tensor:
-    """Return the middles of the bins that a border of ``edge`` bins keeps.
-
-    Args:
-        box: (4,).
-        bins: S.
-        edge: width of the border in bins.
+    """Return the middles of the bins that a border of ``edge`` bins of a box (4,) keeps.
 
     Returns:
         (n, 2, 2), each middle twice, as points that have not moved, (x, y).
@@ -144,15 +136,9 @@ def ring(box: Tensor, bins: int, edge: int) -> Tensor:
 
 
 def graph_weights(call: Call, roi: int) -> tuple[Tensor, Tensor]:
-    """Return the RoIs that a RoI is classified together with, and how much each of them counts.
+    """Return the RoIs (n,) of its level that a RoI is classified together with, and their weights (n,).
 
-    Args:
-        call: of the graph, which is given the embedding, the RoIs and the classifier.
-        roi: 0..R-1.
-
-    Returns:
-        The RoIs (n,) of its level and the weights (n,) of their features in the layer of the level. Weights
-        are not negative, and need not sum to one.
+    Weights are those of their features in the layer of the level: not negative, and need not sum to one.
     """
     embedding, rois, classifier = call.inputs
     members = (rois.levels == rois.levels[roi]).nonzero().squeeze(1)

@@ -5,7 +5,7 @@ Symbols: P priors and M cells of all levels, K classes, H x W cells of a level. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -66,8 +66,11 @@ class Looked(NamedTuple):
         head = calls["head"][-1]
         priors = model.priors(head.inputs[0])
         strides = priors.prior_strides[:: priors.per_cell, None]
-        cells = {task: _at_levels(calls[task][-len(priors.shapes) :]) for task in _TASKS}
-        nodes = torch.cat([_nodes(*shape) for shape in priors.shapes]).to(strides) * strides
+        # The convolutions are given (map, offsets), once a level.
+        last = {task: calls[task][-len(priors.shapes) :] for task in _TASKS}
+        cells = {task: torch.cat([places(call.inputs[1].float()) for call in last[task]]) for task in _TASKS}
+        nodes = [torch.cartesian_prod(torch.arange(h), torch.arange(w)).flip(1) for h, w in priors.shapes]
+        nodes = torch.cat(nodes).to(strides) * strides
         host = priors.centers[:: priors.per_cell]
         # Of the points of regression those with odd numbers lie on the sides of the coarse box.
         upper, left, right, lower = cells["regression"][:, 1::2].unbind(dim=1)
@@ -87,9 +90,6 @@ class SALTDrawer(Drawer):
 
     A model is drawn if it has the parts ``head.towers.operator.regression`` and
     ``head.towers.operator.classification``, whatever detector the operator is in.
-
-    Args:
-        model: a dense detector.
     """
 
     name = "salt"
@@ -140,23 +140,6 @@ def marks(looked: Looked, prior: int, scene: Scene) -> list[tuple[Style, np.ndar
 
 
 def places(offset: Tensor) -> Tensor:
-    """Return where a 3x3 convolution around each cell samples.
-
-    Args:
-        offset: (1, 18, H, W), of its taps, in cells.
-
-    Returns:
-        (H * W, 9, 2), from the cell, as (x, y).
-    """
+    """Return where a 3x3 convolution with offsets (1, 18, H, W) samples: (H * W, 9, 2), from each cell."""
     points = offset - tap_offsets(torch.zeros_like(offset))
     return points[0].flatten(1).T.unflatten(1, (POINTS, 2)).flip(2)
-
-
-def _at_levels(calls: Sequence[Call]) -> Tensor:
-    """Return the places (M, 9, 2) of the calls at all levels, which are given (map, offsets)."""
-    return torch.cat([places(call.inputs[1].float()) for call in calls])
-
-
-def _nodes(height: int, width: int) -> Tensor:
-    """Return (column, row) of the cells of a level, row by row, (H * W, 2)."""
-    return torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)

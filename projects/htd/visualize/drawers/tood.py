@@ -74,9 +74,6 @@ class TOODDrawer(Drawer):
     """Score maps of the levels that the best detections come from, and these detections close up.
 
     A model is drawn if its head has the parts ``predictors.score_map`` and ``predictors.box_offsets``.
-
-    Args:
-        model: a dense detector.
     """
 
     name = "tood"

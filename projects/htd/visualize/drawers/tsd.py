@@ -64,11 +64,8 @@ class Seen(NamedTuple):
 class TSDDrawer(Drawer):
     """The RoIs of the best detections, close up, a row for each stage.
 
-    A stage is drawn if its head has the parts ``classification.shift`` and ``regression.shift`` and one of
-    them has parameters; :class:`htd.modeling.tsd.NoShift` has none.
-
-    Args:
-        stages: such stages in their order, by their names in the model.
+    A stage (given by its name in the model) is drawn if its head has the parts ``classification.shift`` and
+    ``regression.shift`` and one of them has parameters; :class:`htd.modeling.tsd.NoShift` has none.
     """
 
     name = "tsd"
@@ -128,11 +125,7 @@ def marks(seen: Seen, roi: int, detection: int, scene: Scene) -> list[tuple[Styl
 
 
 def bin_ways(box: Tensor, offsets: Tensor) -> Tensor:
-    """Return the way of each bin of a box (4,), row by row, by offsets (2, S, S).
-
-    Returns:
-        (S * S, 2, 2): from where to where its middle is moved, as (x, y).
-    """
+    """Return from where to where offsets (2, S, S) move the bins of a box (4,): (S * S, 2, 2), as (x, y)."""
     bins = offsets.shape[-1]
     middles = (torch.arange(bins, device=box.device) + 0.5) / bins
     y, x = torch.meshgrid(middles, middles, indexing="ij")
