@@ -13,7 +13,7 @@ image, 128 of them positive. In tood_* and salt_* no score passes the threshold.
 With --config-file it does depend on them: how many RoIs pass the score threshold is not what it would be in
 a trained model. Almost all do with HTD, whose second stage then costs most; with the override
 
-    model.roi_heads.selection.score_threshold=1
+    model.roi_heads.postprocessing.score_threshold=1
 
 none do. A trained model lies in between, see the component htd_second_stage.
 """

@@ -12,7 +12,7 @@ from ..common.schedules import coco_iterations
 from .htd_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.depth = 101
-model.roi_heads.selection.nms = L(SoftNMS)(method="linear", iou_threshold=0.5, min_score=0.05)
+model.roi_heads.postprocessing.nms = L(SoftNMS)(method="linear", iou_threshold=0.5, min_score=0.05)
 
 # Published on 6 GPUs with 2 images each.
 train.reference_batch_size = dataloader.train.total_batch_size = 12

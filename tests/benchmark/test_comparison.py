@@ -165,7 +165,7 @@ def differences(node, before, key=""):
 def test_no_candidate_is_suppressed():
     config = copy.deepcopy(config_of(str(PAIRS["htd"].system.path)).model)
     keep_candidates(config)
-    nms = instantiate(config.roi_heads.selection).nms
+    nms = instantiate(config.roi_heads.postprocessing).nms
     same = torch.tensor([[0.1, 0.2, 30.7, 41.3]]).expand(300, 4)
     keep, _ = nms(same, torch.rand(300), torch.zeros(300, dtype=torch.int64))
     assert len(keep) == 300

@@ -66,13 +66,13 @@ class TestParts:
     @pytest.fixture
     def model(self):
         model = tiny.build()
-        model.roi_heads.convention = InclusiveBoxes()
+        model.box_convention = model.roi_heads.box_convention = InclusiveBoxes()
         return model
 
     def test_heads_alone_have_a_convention(self, model):
         heads = {k: v for k, v in tiny.published().items() if k.startswith("roi_head.")}
         assert re.search(rf"weights of HTD were .*{ENDS}", failure(heads, model.roi_heads))
-        model.roi_heads.convention = ContinuousBoxes()
+        model.roi_heads.box_convention = ContinuousBoxes()
         assert convert(heads, model.roi_heads)[1].complete
 
     @pytest.mark.parametrize("part", ["backbone", "roi_heads.stages.0.head"])

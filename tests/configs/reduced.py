@@ -79,7 +79,9 @@ def build(path: str, num_classes: int = 4) -> torch.nn.Module:
 
 def selection_of(model: torch.nn.Module):
     """Return the part of a model that has the ``score_threshold`` of its detections."""
-    return model.roi_heads.selection if hasattr(model, "roi_heads") else model.postprocessing.pre_nms
+    if hasattr(model, "roi_heads"):
+        return model.roi_heads.postprocessing
+    return model.postprocessing.pre_nms
 
 
 def iterations_of_phases(model: torch.nn.Module) -> list[int]:

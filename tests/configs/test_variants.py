@@ -60,7 +60,6 @@ VARIANTS = {
         {
             "mapper.convention": "none",
             "model.box_convention": "none",
-            "roi_heads.convention": "none",
             "anchor_generator": "DefaultAnchorGenerator(aspect_ratios=[0.5, 1, 2], offset=0,",
             "proposal_rule.min_box_size": "0",
             "stages.0.head.features": "SingleLevelPooler(aligned=True, output_size=7, sampling_ratio=0)",
@@ -68,7 +67,10 @@ VARIANTS = {
             "regression.pooler.regions": "AlignedRegions()",
         },
     ),
-    "tsd/tsd_htd_r50_fpn_1x": ("htd/htd_r50_fpn_1x", {"stages.0": "TSDStage("}),
+    "tsd/tsd_htd_r50_fpn_1x": (
+        "htd/htd_r50_fpn_1x",
+        {"stages.0.head": "TSDHead(", "stages.0.losses": "TSDLosses("},
+    ),
     "tood/tood_r50_fpn_anchor_based_1x": (
         "tood/tood_r50_fpn_1x",
         {
@@ -140,7 +142,7 @@ VARIANTS = {
     ),
     "baselines/faster_rcnn_r50_fpn_openimages": (
         "tsd/tsd_faster_r50_fpn_openimages",
-        {"stages.0": "CascadeStage(box_transform=ClampedBox2BoxTransform(scale_clamp=4.13517, weights=[10,"},
+        {"stages.0.head": "SharedFCHead(", "stages.0.losses": "BoxLosses(loss_weight=1, "},
     ),
 }
 # What some names say besides the training.

@@ -150,7 +150,7 @@ class TestBoxConvention:
     def model(self):
         model = TinyModel()
         model.roi_heads = nn.Module()
-        model.roi_heads.convention = InclusiveBoxes()
+        model.box_convention = InclusiveBoxes()
         return model
 
     @pytest.mark.parametrize("save", ["save", "save_model"])
@@ -159,7 +159,7 @@ class TestBoxConvention:
         path = str(tmp_path / "a.pth")
         load_whole(TrainingCheckpointer(model), path, everything=False)
         start_from(TrainingCheckpointer(model), path, model_config())
-        model.roi_heads.convention = ContinuousBoxes()
+        model.box_convention = ContinuousBoxes()
         text = r"a.pth was trained with InclusiveBoxes, but .* is ContinuousBoxes: .*; take a config"
         with pytest.raises(UserError, match=text):
             load_whole(TrainingCheckpointer(model), path, everything=False)

@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from detectron2.config import LazyCall, LazyConfig, instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from htd.data import ResizeCV2
 from htd.data.toy import make_toy_data
 from htd.engine.config import load_config, save_config
+from htd.engine.evaluation import Evaluation
 from htd.engine.run import evaluate, train
 from htd.errors import UserError
 from htd.evaluation import AveragedViews, MergedViews, View
@@ -57,7 +59,10 @@ ATSS = str(ROOT / "configs" / "baselines" / "atss_r50_fpn_1x.py")
 
 @pytest.mark.parametrize(
     ("leaf", "part", "augmentation"),
-    [(LEAF, "roi_heads", AVERAGED), (ATSS, "postprocessing", LazyCall(MergedViews)(views=[VIEW]))],
+    [
+        (LEAF, "roi_heads.postprocessing", AVERAGED),
+        (ATSS, "postprocessing.pre_nms", LazyCall(MergedViews)(views=[VIEW])),
+    ],
 )
 def test_one_view_evaluates_as_the_mapper_resizes(tmp_path, leaf, part, augmentation):
     """The views, not the mapper, resize then: with the same resize the results files are the same."""
@@ -66,7 +71,7 @@ def test_one_view_evaluates_as_the_mapper_resizes(tmp_path, leaf, part, augmenta
     weights = tmp_path / "weights.pth"
     torch.save({"model": instantiate(plain.model).state_dict()}, weights)
     plain.train.init_checkpoint = str(weights)
-    plain.model[part].selection.score_threshold = 0.0
+    OmegaConf.update(plain.model, f"{part}.score_threshold", 0.0)
     file = tmp_path / "views.yaml"
     with_views = plain.copy()
     with_views.train.output_dir = str(tmp_path / "views")
@@ -99,6 +104,7 @@ def test_the_published_views():
 
 @pytest.mark.parametrize("value", ["true", "[1,2]", "{views:[]}"])
 def test_what_is_no_call_is_an_error(tiny, value):
+    config = tiny(f"+test_time_augmentation={value}")
     with pytest.raises(UserError, match="test_time_augmentation is .*: import it from"):
-        tiny(f"+test_time_augmentation={value}")
+        Evaluation(config.dataloader, config.test_time_augmentation)
     assert tiny("+test_time_augmentation=null").test_time_augmentation is None

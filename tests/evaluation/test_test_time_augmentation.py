@@ -20,7 +20,7 @@ from htd.evaluation.test_time_augmentation import (
 )
 from htd.evaluation.views import ViewFrame
 from htd.layers import ContinuousBoxes, HardNMS, InclusiveBoxes
-from htd.modeling.cascade.prediction import RoIPredictions
+from htd.modeling.cascade.postprocessing import RoIPredictions
 from tests import recorded
 from tests.configs.reduced import build, example
 from tests.evaluation.detectors import different_but_for_the_backbone
@@ -64,9 +64,9 @@ def test_detections_of_four_views_are_the_published_ones():
         frame = reference_frame(*view)
         maps = small.maps("det_small", f"det.small.aug{v}", 1, frame.view_size)
         context, _ = heads.make_context([frame.view_size], maps)
-        seen.append(SeenView(replace(frame, convention=context.convention), context, proposals=None))
+        seen.append(SeenView(replace(frame, convention=context.box_convention), context, proposals=None))
     predictions = predicted_in_views(heads, seen, recorded.extents(case["proposals"][:, :4]))
-    found = heads.selection(averaged(predictions, [one.frame for one in seen]))
+    found = heads.postprocessing(averaged(predictions, [one.frame for one in seen]))
     assert torch.equal(found.pred_classes, case["label_aug"])
     recorded.close(recorded.inclusive(found.pred_boxes.tensor), case["det_aug"][:, :4], atol=0.02)
     recorded.close(found.scores, case["det_aug"][:, 4], atol=5e-4)
@@ -105,7 +105,7 @@ def resized(short):
 def detector(leaf):
     """Return the reduced model of a leaf, which gives detections without training."""
     model = build(leaf).eval()
-    model.roi_heads.selection.score_threshold = 0.0
+    model.roi_heads.postprocessing.score_threshold = 0.0
     return model
 
 
@@ -144,7 +144,7 @@ def test_a_mirrored_image_gives_mirrored_detections(leaf):
         assert 0 < mirrored.pred_masks.float().mean() < 1
         mirrored.pred_masks = mirrored.pred_masks.flip(2)
     # The published rule of pasting rounds boxes to whole pixels, which is not symmetric.
-    rounds = isinstance(model.roi_heads.convention, InclusiveBoxes)
+    rounds = isinstance(model.box_convention, InclusiveBoxes)
     same(mirrored, plain, mask_pixels=0.015 if rounds else 1e-3)
 
 
@@ -153,7 +153,7 @@ def test_a_roi_below_the_threshold_in_one_view_counts_there_too():
     model, item = detector(HTD), original()
     several = augmented(model, *(View(augmentations=[resized(short)]) for short in (64, 112)))
     every = several([item])[0]["instances"]
-    model.roi_heads.selection.score_threshold = float(every.scores[20])
+    model.roi_heads.postprocessing.score_threshold = float(every.scores[20])
     best = several([item])[0]["instances"]
     same(best, every[every.scores > every.scores[20]])
     assert len(best) == 20
@@ -202,7 +202,7 @@ def test_tables_of_rows_are_not_kept_for_all_views():
     model = detector(MASKS)
     seen = [augmented(model, View(augmentations=[]))._look(View(augmentations=[]), original()["image"], SIZE)]
     predictions = predicted_in_views(model.roi_heads, seen, seen[0].proposals.proposal_boxes.tensor)
-    detections = model.roi_heads.selection(averaged(predictions, [seen[0].frame]))
+    detections = model.roi_heads.postprocessing(averaged(predictions, [seen[0].frame]))
     add_averaged_masks(model.roi_heads.mask_branch, seen, detections)
     assert detections.has("pred_masks") and seen[0].context.table._rows is None
 

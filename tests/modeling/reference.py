@@ -11,7 +11,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 from torch import nn
 
-from htd.modeling.cascade import Classified, RoIContext, RoIs
+from htd.modeling.cascade import ClassificationOutput, RoIContext, RoIs
 
 
 def numbers(values) -> np.ndarray:
@@ -83,7 +83,7 @@ class Pass:
     """One stage of a cascade on its R RoIs: what its head gave for them."""
 
     rois: RoIs
-    classified: Classified
+    classified: ClassificationOutput
     deltas: torch.Tensor
 
     def rows(self, boxes: torch.Tensor) -> torch.Tensor:
@@ -94,12 +94,13 @@ class Pass:
 @torch.no_grad()
 def passes_of(heads: nn.Module, context: RoIContext, boxes: Sequence[torch.Tensor]) -> list[Pass]:
     """Return the passes of all stages, each on the boxes that the one before has refined."""
-    passes, previous = [], None
+    passes = []
     for stage in heads.stages:
         rois = context.rois(boxes)
-        previous = stage.head.classify(context, rois, previous)
+        read = (passes[-1].classified.classifier,) if stage.head.reads_classifier else ()
+        output = stage.head.classify(context, rois, *read)
         every = torch.arange(len(rois), device=rois.boxes.device)
-        deltas = stage.head.regress(context, rois, previous, every)
-        passes.append(Pass(rois, previous, deltas))
-        boxes = stage.refine(context, rois, previous, deltas)
+        deltas = stage.head.regress(context, rois, output, every)
+        passes.append(Pass(rois, output, deltas))
+        boxes = stage.refine(context, rois, output, deltas)
     return passes

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from htd.modeling.cascade import SharedMapPooler, SummedPoolers
+from htd.modeling.cascade import SemanticPooler, SummedPoolers
 from htd.modeling.htc import FusedSemanticHead, MeanOverLabelled
 
 from .htc_without_semantic import model
@@ -10,8 +10,7 @@ from .htc_without_semantic import model
 
 def with_semantics(pooler, sub_bins):
     """Add to a pooler's features those of the semantic branch, which were published at 14x14 bins."""
-    semantic = L(SharedMapPooler)(
-        name="semantic",
+    semantic = L(SemanticPooler)(
         output_size=pooler.output_size,
         sampling_ratio=0,
         aligned=True,

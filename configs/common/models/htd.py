@@ -5,10 +5,8 @@ from detectron2.config import LazyCall as L
 from htd.modeling.cascade import (
     AllLevelsPooler,
     ContextParts,
-    DecoupledHead,
-    ImageVector,
+    ImageVectorPooler,
     SingleLevelPooler,
-    VectorAugmentedPooler,
 )
 from htd.modeling.htd import (
     AddFusion,
@@ -16,6 +14,7 @@ from htd.modeling.htd import (
     BorderAwareRegression,
     BorderTerm,
     ConvTower,
+    DecoupledHead,
     GraphClassification,
     LevelWeightedTerm,
     ProposalGraph,
@@ -24,15 +23,12 @@ from htd.modeling.htd import (
 
 from .two_stage import box_stage, shared_fc_head, two_stage_detector
 
-vector = L(ImageVector)(name="global_vector")
-
 common_head = shared_fc_head()
-common_head.features = L(VectorAugmentedPooler)(pooler=common_head.features, vector=vector)
+common_head.features = L(ImageVectorPooler)(pooler=common_head.features)
 
 heterogeneous_head = L(DecoupledHead)(
     classification=L(GraphClassification)(
         features=L(SingleLevelPooler)(output_size=7, sampling_ratio=0, aligned=True),
-        vector=vector,
         graph=L(ProposalGraph)(dim=1024, num_levels=4),
         num_classes="${...num_classes}",
         channels=256,
@@ -41,7 +37,6 @@ heterogeneous_head = L(DecoupledHead)(
     ),
     regression=L(BorderAwareRegression)(
         pooler=L(AllLevelsPooler)(output_size=7, sampling_ratio=0, aligned=True),
-        vector=vector,
         features=L(BorderAwareFeatures)(
             terms=[L(LevelWeightedTerm)(channels=256, hidden=128), L(BorderTerm)(edge=1)]
         ),
@@ -61,7 +56,7 @@ model = two_stage_detector(
 # HTD's release keeps proposals without area.
 model.proposal_generator.proposal_rule.min_box_size = -1.0
 model.roi_heads.context = L(ContextParts)(
-    global_vector=L(SemanticAggregation)(
+    image_vector=L(SemanticAggregation)(
         in_feature="p6", num_classes="${...num_classes}", channels=256, num_convs=4, loss_weight=3.0
     )
 )

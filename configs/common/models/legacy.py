@@ -13,8 +13,7 @@ def legacy_pooler(output_size):
 
 
 def use_inclusive_boxes(model):
-    """Let boxes, in place, name their first and last pixels: RPN, anchors, RoI heads."""
-    convention = L(InclusiveBoxes)()
+    """Let boxes, in place, name their first and last pixels, and anchors, too."""
     rpn = model.proposal_generator
     rpn.anchor_generator = L(RoundedAnchorGenerator)(
         sizes=rpn.anchor_generator.sizes,
@@ -22,8 +21,7 @@ def use_inclusive_boxes(model):
         strides=rpn.anchor_generator.strides,
     )
     rpn.proposal_rule.min_box_size = -1.0
-    model.box_convention = convention
-    model.roi_heads.convention = convention
+    model.box_convention = L(InclusiveBoxes)()
 
 
 def use_legacy_pooling(model):

@@ -102,7 +102,7 @@ def _narrow_detector(model):
     heads.level_rule.update(num_levels=2, finest_size=48.0)
     for stage in heads.stages:
         stage.sampler.update(batch_size_per_image=32, positive_fraction=0.5)
-        stage.update(loss_weight=1.0, smooth_l1_beta=0.0)
+    _resize(heads.stages, {"loss_weight": 1.0, "smooth_l1_beta": 0.0})
 
 
 def _resize(node, sizes):

@@ -3,19 +3,19 @@
 from detectron2.config import LazyCall as L
 
 from htd.layers import AlignedRegions
+from htd.modeling.cascade import SharedFCHead
 from htd.modeling.tsd import (
     BoxShift,
     ClassificationMargin,
     LocalizationMargin,
     NoShift,
-    NoSibling,
     OffsetPooler,
     PointShift,
     ShiftedClassification,
     ShiftedRegression,
-    SiblingTower,
     TSDHead,
-    TSDStage,
+    TSDLosses,
+    kaiming_weight,
 )
 
 
@@ -37,7 +37,7 @@ def tsd_head(*, features, displaced=None, class_agnostic=False, background_box=F
         regression=L(ShiftedRegression)(
             shift=L(BoxShift)(in_features="${...trunk_dim}"), pooler=displaced, **tower, **boxes
         ),
-        sibling=L(SiblingTower)(**tower, **boxes),
+        sibling=L(SharedFCHead)(features=None, init=kaiming_weight, **tower, **boxes),
         channels=256,
         resolution=7,
         trunk_dim=256,
@@ -49,13 +49,14 @@ def use_tsd(stage, head):
     """Give a stage, in place, TSD's head and its losses."""
     # As published; the paper says 0.2.
     constraints = [L(ClassificationMargin)(margin=0.3), L(LocalizationMargin)(margin=0.3)]
-    stage.update(_target_=TSDStage, head=head, constraints=constraints)
+    stage.head = head
+    stage.losses = L(TSDLosses)(box_losses=stage.losses, constraints=constraints)
 
 
 def leave_out_sibling(stage):
     """Train the towers of a TSD stage alone, which leaves nothing to compare them with (ablation)."""
-    stage.head.sibling = L(NoSibling)()
-    stage.constraints = []
+    stage.head.sibling = None
+    stage.losses.constraints = []
 
 
 def leave_out_shifts(stage, *towers):

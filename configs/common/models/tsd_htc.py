@@ -4,15 +4,13 @@ from detectron2.config import LazyCall as L
 
 from htd.layers import AlignedRegions
 from htd.modeling.cascade import SummedPoolers
-from htd.modeling.tsd import SharedMapOffsetPooler
+from htd.modeling.tsd import SemanticOffsetPooler
 
 from .htc import model
 from .tsd import offset_pooler, tsd_head, use_tsd
 
 for _stage in model.roi_heads.stages:
-    _semantic = L(SharedMapOffsetPooler)(
-        name="semantic", regions=L(AlignedRegions)(), output_size=7, samples=4
-    )
+    _semantic = L(SemanticOffsetPooler)(regions=L(AlignedRegions)(), output_size=7, samples=4)
     use_tsd(
         _stage,
         tsd_head(

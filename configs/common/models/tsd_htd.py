@@ -2,9 +2,9 @@
 
 from detectron2.config import LazyCall as L
 
-from htd.modeling.cascade import VectorAugmentedPooler
+from htd.modeling.cascade import ImageVectorPooler
 
-from .htd import model, vector
+from .htd import model
 from .tsd import offset_pooler, tsd_head, use_tsd
 
 _first = model.roi_heads.stages[0]
@@ -12,7 +12,7 @@ use_tsd(
     _first,
     tsd_head(
         features=_first.head.features,
-        displaced=L(VectorAugmentedPooler)(pooler=offset_pooler(), vector=vector),
+        displaced=L(ImageVectorPooler)(pooler=offset_pooler()),
         class_agnostic=True,
     ),
 )

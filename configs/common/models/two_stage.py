@@ -10,10 +10,11 @@ from detectron2.modeling.matcher import Matcher
 
 from htd.layers import ClampedBox2BoxTransform, HardNMS
 from htd.modeling.cascade import (
+    BoxLosses,
     CascadeStage,
     ContextParts,
     ConvMaskHead,
-    DetectionSelector,
+    DetectionPostProcessing,
     IndependentHeads,
     LevelRule,
     MaskBranch,
@@ -46,8 +47,7 @@ def box_stage(*, iou, stds, head, loss_weight=1.0):
             weights=[1 / s for s in stds], scale_clamp=math.log(1000 / 16)
         ),
         num_classes="${...num_classes}",
-        loss_weight=loss_weight,
-        smooth_l1_beta=1.0,
+        losses=L(BoxLosses)(loss_weight=loss_weight, smooth_l1_beta=1.0),
     )
 
 
@@ -68,7 +68,7 @@ def shared_fc_head(*, class_agnostic=True):
     )
 
 
-def objects_claim_their_best_rois(stages):
+def objects_take_their_best_rois(stages):
     """Give every stage, in place, the matcher of the published HTC and TSD, at the stage's IoU."""
     for stage in stages:
         stage.sampler.matcher = L(ReassigningMatcher)(iou=stage.sampler.matcher.thresholds[0])
@@ -104,7 +104,7 @@ def two_stage_detector(*, stages):
             level_rule=L(LevelRule)(num_levels=4, finest_size=56.0, offset=1e-6),
             stages=stages,
             fusion=L(MeanLogits)(),
-            selection=L(DetectionSelector)(
+            postprocessing=L(DetectionPostProcessing)(
                 score_threshold=0.05, nms=L(HardNMS)(iou_threshold=0.5), max_detections=100
             ),
             mask_branch=L(NoMasks)(),

@@ -115,7 +115,7 @@ def faster_rcnn_or_tsd(path: str, pooling_from: str, settings: Settings) -> nn.M
         for p in (path, pooling_from)
     )
     model.roi_heads.stages[0].head.features = baseline.roi_heads.stages[0].head.features
-    model.roi_heads.selection.score_threshold = 0.05
+    model.roi_heads.postprocessing.score_threshold = 0.05
     return fix_work(instantiate(model))
 
 

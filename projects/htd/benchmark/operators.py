@@ -23,7 +23,7 @@ from htd.layers import FeatureTable, RoundedRegions, sample_coordinates
 from htd.layers import offset_roi_pool as pool_with_offsets
 from htd.layers.deform_conv import convolve_by_gather
 from htd.layers.roi_align import pool_by_gather, pool_by_torchvision
-from htd.modeling.cascade import Classified, LevelRule, RoIContext
+from htd.modeling.cascade import LevelRule, RoIContext
 from htd.modeling.tood.head import conv1x1_of_layers
 
 HEAD = ["case", "reference ms", "ours ms", "ratio", "reference MB", "ours MB"]
@@ -183,11 +183,10 @@ class _SecondStage:
         """Return the same by the head."""
         table = FeatureTable(self.maps, STRIDES)
         sizes = [self.size] * len(self.boxes)
-        context = RoIContext(table, sizes, LevelRule(), {"global_vector": self.image_vector})
+        context = RoIContext(table, sizes, LevelRule(), self.image_vector)
         rois = context.rois(self.boxes)
-        nothing = self.image_vector.new_empty(0)
-        classified = self.head.classify(context, rois, Classified(nothing, self.previous, nothing, nothing))
-        return classified.logits, self.head.regress(context, rois, classified, regressed)
+        output = self.head.classify(context, rois, self.previous)
+        return output.logits, self.head.regress(context, rois, output, regressed)
 
 
 def offset_roi_pool(settings: Settings) -> Table:

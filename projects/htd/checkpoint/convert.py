@@ -96,7 +96,7 @@ def _check_new(new: Sequence[str], own: Iterable[str]) -> None:
 def _check_boxes(form: Format, model: nn.Module, placed: Placed) -> None:
     """Refuse weights that would fit by their shapes alone; to a part without RoI heads any boxes will do."""
     heads = getattr(model, "roi_heads", model)
-    sentence = other_boxes(form, _shapes(placed), getattr(heads, "convention", None))
+    sentence = other_boxes(form, _shapes(placed), getattr(heads, "box_convention", None))
     if sentence:
         raise UserError(sentence)
 

@@ -35,8 +35,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     @property
     def box_convention(self) -> str | None:
-        """Name of the class of the model's ``roi_heads.convention``; None: the model has no such part."""
-        convention = getattr(getattr(self.model, "roi_heads", None), "convention", None)
+        """Name of the class of the model's ``box_convention``; None: the model has none."""
+        convention = getattr(self.model, "box_convention", None)
         return None if convention is None else type(convention).__name__
 
     @property

@@ -12,6 +12,7 @@ from torch import nn
 
 from htd.engine.config import build
 from htd.engine.random_state import kept_random_state
+from htd.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,13 @@ class Evaluation:
     """
 
     def __init__(self, dataloader: DictConfig, augmentation: DictConfig | None = None) -> None:
+        if augmentation is not None and not (
+            isinstance(augmentation, DictConfig) and "_target_" in augmentation
+        ):
+            raise UserError(
+                f"test_time_augmentation is {augmentation}, which makes no views: import it from "
+                "configs/common/test_time.py"
+            )
         self._augmentation = augmentation
         self._config = dataloader
         self._parts: tuple | None = None

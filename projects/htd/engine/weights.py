@@ -128,7 +128,7 @@ def load(checkpointer: TrainingCheckpointer, path: str, *, everything: bool) -> 
     theirs, ours = rest.get(BOX_CONVENTION), checkpointer.box_convention
     if theirs and ours and theirs != ours:
         raise UserError(
-            f"{path} was trained with {theirs}, but the model's roi_heads.convention is {ours}: boxes would "
+            f"{path} was trained with {theirs}, but the model's box_convention is {ours}: boxes would "
             f"be a pixel off; take a config with {theirs}, or weights that were trained with {ours}"
         )
     theirs, ours = rest.get(BOX_DECODER), checkpointer.box_decoder

@@ -17,8 +17,7 @@ from htd.errors import UserError
 from htd.evaluation.multi_view import MultiViewDetector
 from htd.evaluation.views import View, ViewFrame
 from htd.layers import FeatureTable, HardNMS
-from htd.modeling.cascade.prediction import RoIPredictions
-from htd.modeling.cascade.rois import RoIContext
+from htd.modeling.cascade import RoIContext, RoIPredictions
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,9 @@ class AveragedViews(MultiViewDetector):
             [one.proposals for one in seen], frames, self.proposal_nms, self.max_proposals
         )
         heads = self.model.roi_heads
-        detections = heads.selection(averaged(predicted_in_views(heads, seen, boxes), frames))
-        add_averaged_masks(heads.mask_branch, seen, detections)
+        predictions = averaged(predicted_in_views(heads, seen, boxes), frames)
+        (detections,) = heads.select([predictions])
+        add_averaged_masks(heads, seen, detections)
         return heads.mask_branch.paste(detections)
 
     def _look(self, view: View, image: Tensor, size: tuple[float, float]) -> SeenView:
@@ -107,7 +107,7 @@ class AveragedViews(MultiViewDetector):
         (proposals,), _ = model.proposal_generator(images, features, None)
         context, _ = heads.make_context(images.image_sizes, features)
         view_size = tuple(images.image_sizes[0])
-        return SeenView(ViewFrame(size, view_size, view.mirrored, context.convention), context, proposals)
+        return SeenView(ViewFrame(size, view_size, view.mirrored, context.box_convention), context, proposals)
 
 
 def merged_proposals(
@@ -158,7 +158,7 @@ def averaged(predictions: Sequence[RoIPredictions], frames: Sequence[ViewFrame])
     )
 
 
-def add_averaged_masks(mask_branch: nn.Module, seen: Sequence[SeenView], detections: Instances) -> None:
+def add_averaged_masks(heads: nn.Module, seen: Sequence[SeenView], detections: Instances) -> None:
     """Give detections, whose boxes are in pixels of the image, the mean of their masks in all views.
 
     ``pred_masks`` (P, 1, M, M) are probabilities in the frame of each box; without a mask branch there
@@ -168,7 +168,7 @@ def add_averaged_masks(mask_branch: nn.Module, seen: Sequence[SeenView], detecti
     for one in seen:
         boxes = Boxes(one.frame.enter(detections.pred_boxes.tensor))
         placed = Instances(one.frame.view_size, pred_boxes=boxes, pred_classes=detections.pred_classes)
-        mask_branch.add_masks(one.fresh_context(), [placed])
+        heads.add_masks(one.fresh_context(), [placed])
         if placed.has("pred_masks"):
             masks.append(one.frame.upright(placed.pred_masks))
     if masks:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.meta_arch import GeneralizedRCNN
-from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.events import get_event_storage
-from torch import Tensor
+from collections.abc import Sequence
 
-from htd.errors import UserError
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
 from htd.layers import ContinuousBoxes
 
 
@@ -17,24 +17,48 @@ from htd.layers import ContinuousBoxes
 class RescaleFirstRCNN(GeneralizedRCNN):
     """``GeneralizedRCNN`` that brings boxes to the output frame before non-maximum suppression.
 
-    Source: the test pipeline of the published configs, which neither clips afterwards nor drops
+    So does the test pipeline of the published configs, which neither clips afterwards nor drops
     empty boxes. Detectron2 suppresses in the resized input, then rescales, clips and drops; but for the
     boxes that this changes the results differ in rounding alone. Semantic maps are handed to the RoI heads.
 
     Args:
-        roi_heads: :class:`htd.modeling.cascade.StagedROIHeads` or one with the same methods.
-        box_convention: clips boxes and compares them with the border of the image; continuous if None.
+        backbone, proposal_generator, pixel_mean, pixel_std, input_format: as in ``GeneralizedRCNN``.
+        roi_heads: :class:`htd.modeling.cascade.StagedROIHeads`.
+        box_convention: what the corners of boxes mean, for the proposal generator and the RoI heads, see
+            :mod:`htd.layers.boxes`; continuous if None.
         sem_seg_ignore_value: label of the pixels that pad semantic maps to the size of the batch.
-        rcnn: the other arguments of ``GeneralizedRCNN``.
     """
 
     def __init__(
-        self, *, box_convention: ContinuousBoxes | None = None, sem_seg_ignore_value: int = 255, **rcnn
+        self,
+        *,
+        backbone: Backbone,
+        proposal_generator: nn.Module,
+        roi_heads: nn.Module,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str | None = None,
+        box_convention: ContinuousBoxes | None = None,
+        sem_seg_ignore_value: int = 255,
     ):
-        super().__init__(**rcnn)
+        super().__init__(
+            backbone=backbone,
+            proposal_generator=proposal_generator,
+            roi_heads=roi_heads,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            input_format=input_format,
+        )
         self.box_convention = box_convention or ContinuousBoxes()
-        self.proposal_generator.box_convention = self.box_convention
+        proposal_generator.box_convention = self.box_convention
+        roi_heads.box_convention = self.box_convention
         self.sem_seg_ignore_value = sem_seg_ignore_value
+        anchors = getattr(proposal_generator.anchor_generator, "box_convention", ContinuousBoxes)
+        if anchors is not type(self.box_convention):
+            raise ValueError(
+                f"box_convention is {type(self.box_convention).__name__}, but the anchor generator makes "
+                f"anchors for {anchors.__name__}"
+            )
 
     def forward(self, batched_inputs: list[dict]):
         """Return the losses of a batch when training, else what :meth:`inference` returns.
@@ -42,9 +66,6 @@ class RescaleFirstRCNN(GeneralizedRCNN):
         Args:
             batched_inputs: Detectron2's input; for training with ``instances`` and, where there is a
                 semantic branch, ``sem_seg`` (H, W) int64 at the size of the image.
-
-        Raises:
-            UserError: a semantic map has another size than its image, or only some images have one.
         """
         if not self.training:
             return self.inference(batched_inputs)
@@ -54,8 +75,6 @@ class RescaleFirstRCNN(GeneralizedRCNN):
         features = self.backbone(images.tensor)
         proposals, proposal_losses = self.proposal_generator(images, features, targets)
         _, losses = self.roi_heads(images, features, proposals, targets, sem_seg)
-        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
-            self.visualize_training(batched_inputs, proposals)
         return losses | proposal_losses
 
     def _pad_semantic_maps(self, batched_inputs: list[dict], images: ImageList) -> Tensor | None:
@@ -64,20 +83,19 @@ class RescaleFirstRCNN(GeneralizedRCNN):
         if len(without) == len(batched_inputs):
             return None
         if without:
-            raise UserError(
+            raise ValueError(
                 f"image {without[0]} of the batch ({batched_inputs[without[0]].get('file_name')}) has no "
-                "semantic map (sem_seg), but others have one; give all a map, or none"
+                "semantic map (sem_seg), but others have one; give all images a map, or none"
             )
         shape = (len(batched_inputs), *images.tensor.shape[-2:])
         padded = images.tensor.new_full(shape, self.sem_seg_ignore_value, dtype=torch.int64)
-        found = zip(padded, batched_inputs, images.image_sizes, strict=True)
-        for i, (row, item, (height, width)) in enumerate(found):
+        for i, (item, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
             if item["sem_seg"].shape != (height, width):
-                raise UserError(
+                raise ValueError(
                     f"the semantic map (sem_seg) of image {i} of the batch is {tuple(item['sem_seg'].shape)} "
                     f"pixels (height, width), its image {(height, width)}; give both the same transforms"
                 )
-            row[:height, :width] = item["sem_seg"]
+            padded[i, :height, :width] = item["sem_seg"]
         return padded
 
     def inference(
@@ -102,9 +120,7 @@ class RescaleFirstRCNN(GeneralizedRCNN):
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        heads = self.roi_heads
-        context, _ = heads.make_context(images.image_sizes, features)
-        sizes = images.image_sizes
+        sizes = None
         if do_postprocess:
             sizes = [
                 (x.get("height", h), x.get("width", w))
@@ -112,18 +128,8 @@ class RescaleFirstRCNN(GeneralizedRCNN):
             ]
         if detected_instances is None:
             proposals, _ = self.proposal_generator(images, features, None)
-            found = zip(heads.predict(context, proposals), sizes, strict=True)
-            results = [heads.selection(predicted.resized(*size)) for predicted, size in found]
+            results, _ = self.roi_heads(images, features, proposals, output_sizes=sizes)
         else:
-            given = zip(detected_instances, sizes, strict=True)
-            results = [self._resized(x.to(self.device), size) for x, size in given]
-        heads.mask_branch.add_masks(context, results)
-        if not do_postprocess:
-            return results
-        return [{"instances": heads.mask_branch.paste(x)} for x in results]
-
-    def _resized(self, instances: Instances, size: tuple[float, float]) -> Instances:
-        """Return instances with ``pred_boxes`` in a frame of ``size`` (height, width); the rest is kept."""
-        convention = self.roi_heads.convention
-        boxes = convention.rescale(instances.pred_boxes.tensor, instances.image_size, size)
-        return Instances(size, **(instances.get_fields() | {"pred_boxes": Boxes(boxes)}))
+            given = [x.to(self.device) for x in detected_instances]
+            results = self.roi_heads.forward_with_given_boxes(features, given, output_sizes=sizes)
+        return [{"instances": x} for x in results] if do_postprocess else results

@@ -25,7 +25,7 @@ from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from htd.layers import ContinuousBoxes, full_precision, match_by_iou, within_padding
+from htd.layers import ContinuousBoxes, InclusiveBoxes, full_precision, match_by_iou, within_padding
 
 
 @ANCHOR_GENERATOR_REGISTRY.register()
@@ -33,15 +33,20 @@ class RoundedAnchorGenerator(DefaultAnchorGenerator):
     """Detectron2's generator with the base anchors of the older published detectors.
 
     Paper: Faster R-CNN, section 3.1.1, https://arxiv.org/abs/1506.01497, as released. Anchors name their
-        first
-    and last pixels, which are rounded to whole numbers, and are centered at (stride - 1) / 2, the middle of
-    the pixels of a cell. They are kept as the areas that these pixels cover, see :mod:`htd.layers.boxes`.
+    first and last pixels, which are rounded to whole numbers, and are centered at (stride - 1) / 2, the
+    middle of the pixels of a cell. They are kept as the areas that these pixels cover, see
+    :mod:`htd.layers.boxes`.
 
     Args:
         sizes: of each level, the square roots of the anchors' areas in pixels.
         aspect_ratios: height over width; the same for all levels.
         strides: pixels of the resized input a cell of each level.
+
+    Attributes:
+        box_convention: the convention of boxes that these anchors belong to.
     """
+
+    box_convention = InclusiveBoxes
 
     def __init__(
         self, *, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[float], strides: Sequence[int]

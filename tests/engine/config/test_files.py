@@ -69,7 +69,7 @@ STAGE = "model.roi_heads.stages.0"
     [
         (f"{STAGE}.head.shift_facto=0.2", f"did you mean {STAGE}.head.shift_factor"),
         ("model.roi_heads.stages.3.head.shift_factor=0.2", "; model.roi_heads.stages has 1, counted from 0$"),
-        (f"{STAGE}.constraints.2=1", f"; {STAGE}.constraints has 2, counted from 0$"),
+        (f"{STAGE}.losses.constraints.2=1", f"; {STAGE}.losses.constraints has 2, counted from 0$"),
     ],
 )
 def test_keys_in_lists_are_searched(override, text):
@@ -80,7 +80,10 @@ def test_keys_in_lists_are_searched(override, text):
 def test_null_is_taken_where_it_stands_for_something():
     keys = ["dataloader.train.sample_order", "dataloader.test.dataset.sizes_file", "dataloader.evaluator"]
     load_config(OPEN_IMAGES, [f"{key}=null" for key in keys])
-    assert load_config(TSD, [f"{STAGE}.constraints=[]"]).model.roi_heads.stages[0].constraints == []
+    assert (
+        load_config(TSD, [f"{STAGE}.losses.constraints=[]"]).model.roi_heads.stages[0].losses.constraints
+        == []
+    )
     # There or not, null leaves it out.
     for leaf in (TSD, VIEWS):
         assert load_config(leaf, ["test_time_augmentation=null"]).test_time_augmentation is None

@@ -61,7 +61,7 @@ class Context:
     """As much of a context as a mask branch reads."""
 
     image_sizes = [(64, 64)]
-    convention = ContinuousBoxes()
+    box_convention = ContinuousBoxes()
 
     def rois(self, boxes):
         return torch.cat(boxes)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from htd.layers import HardNMS, SoftNMS
-from htd.modeling.cascade import DetectionSelector, RoIPredictions
+from htd.modeling.cascade import DetectionPostProcessing, RoIPredictions
 
 KINDS = {
     "hard": HardNMS(iou_threshold=0.5),
@@ -43,7 +43,9 @@ def test_as_if_all_candidates_had_been_suppressed(kind, spread, levels):
     rows, classes = (scores > 0.0).nonzero(as_tuple=True)
     keep, wanted = KINDS[kind](boxes[rows], scores[rows, classes], classes)
     for most in (1, 5, 60):
-        found = DetectionSelector(score_threshold=0.0, nms=KINDS[kind], max_detections=most)(predictions)
+        found = DetectionPostProcessing(score_threshold=0.0, nms=KINDS[kind], max_detections=most)(
+            predictions
+        )
         torch.testing.assert_close(found.scores, wanted[:most], rtol=0, atol=0)
         torch.testing.assert_close(found.pred_boxes.tensor, boxes[rows[keep[:most]]], rtol=0, atol=0)
         assert torch.equal(found.pred_classes, classes[keep[:most]])
@@ -51,7 +53,9 @@ def test_as_if_all_candidates_had_been_suppressed(kind, spread, levels):
 
 def test_few_candidates_are_suppressed_where_few_are_needed():
     nms = Recorder(KINDS["hard"])
-    found = DetectionSelector(score_threshold=0.0, nms=nms, max_detections=5)(candidates(120, spread=80.0))
+    found = DetectionPostProcessing(score_threshold=0.0, nms=nms, max_detections=5)(
+        candidates(120, spread=80.0)
+    )
     assert len(found) == 5
     assert len(nms.counts) == 1 and nms.counts[0] < 100
 
@@ -59,6 +63,8 @@ def test_few_candidates_are_suppressed_where_few_are_needed():
 def test_all_are_suppressed_where_too_few_stay():
     # Twelve places, 20 classes: at most 240 detections can stay.
     nms = Recorder(KINDS["hard"])
-    found = DetectionSelector(score_threshold=0.0, nms=nms, max_detections=300)(candidates(600, spread=0.0))
+    found = DetectionPostProcessing(score_threshold=0.0, nms=nms, max_detections=300)(
+        candidates(600, spread=0.0)
+    )
     assert len(found) == 240
     assert nms.counts[-1] == 600 * 20

@@ -8,13 +8,13 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from htd.errors import UserError
 from htd.layers import ContinuousBoxes, FeatureTable, HardNMS, InclusiveBoxes, clip_boxes
 from htd.modeling.cascade import (
     BestForegroundClass,
+    BoxLosses,
     CascadeStage,
-    Classified,
-    DetectionSelector,
+    ClassificationOutput,
+    DetectionPostProcessing,
     LastStage,
     LevelRule,
     MeanLogits,
@@ -27,7 +27,7 @@ from htd.modeling.cascade import (
     box_predictor,
     row_chunks,
 )
-from htd.modeling.tsd import NoShift, ShiftedRegression, SiblingTower
+from htd.modeling.tsd import NoShift, ShiftedRegression
 
 
 def stage(**settings):
@@ -54,21 +54,24 @@ def samples(classes):
 def classified(logits, boxes=None):
     if boxes is None:
         boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(len(logits), 1)
-    return Classified(logits, None, None, boxes)
+    return ClassificationOutput(logits, None, None, boxes)
+
+
+def losses(*args, **settings):
+    return BoxLosses(**settings)(stage(), *args)
 
 
 def test_losses_are_divided_by_all_samples():
     # Deltas of zero are wrong by dx = 0.5: |0.5| - 0.5 * 0.1 with beta 0.1, for one positive of four.
-    found = stage(loss_weight=2.0, smooth_l1_beta=0.1).losses(
-        classified(torch.zeros(4, 3)), torch.zeros(1, 4), torch.tensor([2]), [samples([2, 2, 1, 2])]
-    )
+    inputs = classified(torch.zeros(4, 3)), torch.zeros(1, 4), torch.tensor([2]), [samples([2, 2, 1, 2])]
+    found = losses(*inputs, loss_weight=2.0, smooth_l1_beta=0.1)
     assert found["loss_cls"].item() == pytest.approx(2 * math.log(3))
     assert found["loss_box_reg"].item() == pytest.approx(2 * 0.45 / 4)
 
 
 def test_class_specific_deltas_are_those_of_the_true_class():
     deltas = torch.tensor([[9.0, 9, 9, 9, 0.5, 0, 0, 0]])
-    found = stage().losses(classified(torch.zeros(1, 3)), deltas, torch.tensor([0]), [samples([1])])
+    found = losses(classified(torch.zeros(1, 3)), deltas, torch.tensor([0]), [samples([1])])
     assert found["loss_box_reg"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -76,7 +79,7 @@ def test_class_specific_deltas_are_those_of_the_true_class():
 def test_no_positives_give_an_attached_zero(classes):
     deltas = torch.zeros(len(classes), 4, requires_grad=True)
     logits = torch.zeros(len(classes), 3, requires_grad=True)
-    found = stage().losses(classified(logits), deltas, torch.arange(len(classes)), [samples(classes)])
+    found = losses(classified(logits), deltas, torch.arange(len(classes)), [samples(classes)])
     assert found["loss_box_reg"].item() == 0
     sum(found.values()).backward()
     assert torch.equal(deltas.grad, torch.zeros_like(deltas))
@@ -88,7 +91,7 @@ def refined(deltas, classes=None, convention=None, **settings):
     boxes = [torch.tensor([[40.0, 0, 50, 10]]), torch.zeros(0, 4)]
     table = FeatureTable([torch.zeros(2, 1, 8, 8)], [8])
     convention = convention or ContinuousBoxes()
-    context = RoIContext(table, [(50, 52), (50, 50)], LevelRule(num_levels=1), convention=convention)
+    context = RoIContext(table, [(50, 52), (50, 50)], LevelRule(num_levels=1), box_convention=convention)
     rois = context.rois(boxes)
     found = classified(torch.tensor([[0.0, 1.0, 9.0]]), rois.boxes)
     return stage(**settings).refine(context, rois, found, deltas, classes)
@@ -123,15 +126,15 @@ def test_number_of_box_coordinates():
     assert box_predictor(5, 3, False, True).weight.shape == (16, 5)
 
 
-@pytest.mark.parametrize("part", [box_predictor, SharedFCHead, SiblingTower, ShiftedRegression])
+@pytest.mark.parametrize("part", [box_predictor, SharedFCHead, ShiftedRegression])
 def test_box_of_the_background_needs_boxes_of_classes(part):
     of_part = {
         box_predictor: {"in_features": 4},
         SharedFCHead: {"features": nn.Identity()},
         ShiftedRegression: {"shift": NoShift(), "pooler": nn.Identity()},
-    }.get(part, {})
+    }[part]
     size = {} if part is box_predictor else {"channels": 2, "resolution": 2, "fc_dims": [4]}
-    with pytest.raises(UserError, match="background_box=True needs a box for each class; set class_agnostic"):
+    with pytest.raises(ValueError, match="background_box"):
         part(num_classes=2, class_agnostic=True, background_box=True, **of_part, **size)
 
 
@@ -145,7 +148,7 @@ def test_fusions():
 def test_selection_leaves_out_low_scores_and_what_is_not_finite():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [float("nan"), 0, 1, 1]])
     scores = torch.tensor([[0.9, 0.06, 0.04], [0.8, 0.05, 0.15], [0.1, 0.2, 0.7], [0.9, 0.1, 0.0]])
-    select = DetectionSelector(score_threshold=0.05, nms=HardNMS(iou_threshold=0.5), max_detections=3)
+    select = DetectionPostProcessing(score_threshold=0.05, nms=HardNMS(iou_threshold=0.5), max_detections=3)
     found = select(RoIPredictions(boxes, scores, (50, 50)))
     assert found.pred_classes.tolist() == [0, 1, 0]
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.2, 0.1]))

@@ -58,21 +58,24 @@ def test_images_without_objects(model, objects):
 
 @pytest.mark.parametrize("counts", [(0,), (0, 3), (3, 0, 1)])
 def test_detection_from_few_proposals(model, counts):
-    model.roi_heads.selection.score_threshold = 0.0
+    model.roi_heads.postprocessing.score_threshold = 0.0
     for detections in detections_among(model.roi_heads, counts):
         assert detections.pred_masks.shape == (len(detections), 1, 28, 28)
         assert detections.pred_masks.dtype == torch.float32
 
 
 def test_no_detections(model):
-    threshold, model.roi_heads.selection.score_threshold = model.roi_heads.selection.score_threshold, 1.0
+    threshold, model.roi_heads.postprocessing.score_threshold = (
+        model.roi_heads.postprocessing.score_threshold,
+        1.0,
+    )
     images, maps, proposals, _, _ = heads_inputs((4, 2))
     try:
         with torch.no_grad():
             soft, _ = model.roi_heads.eval()(images, maps, proposals)
             found = model.eval()([example(1), example(0, seed=1)])
     finally:
-        model.roi_heads.selection.score_threshold = threshold
+        model.roi_heads.postprocessing.score_threshold = threshold
     for detections in soft:
         assert detections.pred_masks.shape == (0, 1, 28, 28)
     for item in found:
@@ -143,7 +146,7 @@ def test_htd_with_masks_on_its_last_stage():
     assert losses["loss_mask_stage1"] > 0
     assert all(torch.equal(losses[name], loss) for name, loss in plain_losses.items())
     for heads in (model.roi_heads, plain.roi_heads):
-        heads.selection.score_threshold = 0.0
+        heads.postprocessing.score_threshold = 0.0
     with torch.no_grad():
         found, boxes_only = (m.eval()(inputs)[0]["instances"] for m in (model, plain))
     assert len(found) and found.pred_masks.shape == (len(found), 96, 72)

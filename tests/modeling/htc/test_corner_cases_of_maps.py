@@ -61,7 +61,7 @@ def test_maps_are_padded_with_the_ignore_value(ignore):
         config.sem_seg_ignore_value = ignore
 
     model = changed(HTC, change)
-    semantic = model.roi_heads.context["semantic"]
+    semantic = model.roi_heads.context.semantic
     assert semantic.ignore_value == ignore
     given = []
     semantic.loss = lambda logits, sem_seg: given.append(sem_seg) or 0 * logits.sum()
@@ -79,14 +79,14 @@ def test_padding_does_not_change_the_semantic_loss(htc):
     """The mean is over the same labelled cells, however much ignored padding there is."""
     logits = torch.randn(1, 183, 8, 16, generator=torch.Generator().manual_seed(0))
     labels = example(0)["sem_seg"][None]
-    loss = htc.roi_heads.context["semantic"].loss
+    loss = htc.roi_heads.context.semantic.loss
     padded = torch.nn.functional.pad(labels, (0, 32), value=255)
     torch.testing.assert_close(loss(logits, padded), loss(logits[..., :12], labels))
 
 
 def test_semantic_loss_by_hand(htc):
     """Equal logits give 0.2 * ln(183); the label is read at the top left pixel of each block of 8."""
-    semantic = htc.roi_heads.context["semantic"]
+    semantic = htc.roi_heads.context.semantic
     labels = torch.full((1, 16, 16), 255)
     labels[:, 0, 8] = 2
     labels[:, 1:8, 9:] = 7

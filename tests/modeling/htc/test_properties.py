@@ -20,7 +20,7 @@ from tests.modeling.htc.small import (
 def test_without_embedding_the_semantic_branch_changes_nothing_else():
     """Zero weights give zero semantic features; what is left is HTC without semantics."""
     full, plain = randomise(build(HTC)), build(WITHOUT_SEMANTIC)
-    embedding = full.roi_heads.context["semantic"].embedding
+    embedding = full.roi_heads.context.semantic.embedding
     before = [p.clone() for p in embedding.parameters()]
     for parameter in embedding.parameters():
         parameter.data.zero_()

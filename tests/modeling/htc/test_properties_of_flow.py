@@ -81,7 +81,7 @@ def test_masks_are_the_mean_of_three_probabilities(leaf):
     branch = heads.mask_branch
     with torch.no_grad():
         context, _ = heads.make_context(images.image_sizes, maps)
-        detections = [heads.selection(p) for p in heads.predict(context, proposals)]
+        detections = [heads.postprocessing(p) for p in heads.predict(context, proposals)]
         branch.add_masks(context, detections)
         x = branch.features(context, context.rois([d.pred_boxes.tensor for d in detections]))
         features = branch.flow.every([head.extract for head in branch.heads], x)
@@ -112,8 +112,8 @@ def counted(heads):
         parts |= {f"extract{k}": head.convs[0], f"deconv{k}": head.deconv}
     for k, transform in enumerate(getattr(branch.flow, "transforms", [])):
         parts[f"transform{k + 1}"] = transform
-    if "semantic" in heads.context:
-        semantic = heads.context["semantic"]
+    if heads.context.semantic is not None:
+        semantic = heads.context.semantic
         parts |= {"semantic": semantic.convs[0], "semantic_logits": semantic.predictor}
 
     def hook(name):

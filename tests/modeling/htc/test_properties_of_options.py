@@ -78,7 +78,7 @@ def test_fusion_reaches_what_it_names(fusion):
             return scores, given[0].pred_masks
 
     scores, masks = outputs()
-    heads.context["semantic"].embedding.bias.data += 1.0
+    heads.context.semantic.embedding.bias.data += 1.0
     other_scores, other_masks = outputs()
     assert torch.equal(scores, other_scores) == ("bbox" not in fusion)
     assert torch.equal(masks, other_masks) == ("mask" not in fusion)
@@ -127,7 +127,7 @@ def test_mean_over_all_pixels_is_a_choice():
     labels[:, :8, :8] = 2
     logits = torch.zeros(1, 183, 2, 2)
     labelled, everything = (
-        m.roi_heads.context["semantic"].loss(logits, labels) for m in (build(HTC), changed(HTC, change))
+        m.roi_heads.context.semantic.loss(logits, labels) for m in (build(HTC), changed(HTC, change))
     )
     torch.testing.assert_close(everything, labelled / 4)
 
@@ -139,4 +139,4 @@ def test_maps_of_instances_have_one_more_class_for_no_object():
     losses, _ = seeded_losses(model, [[inputs]])
     assert torch.isfinite(losses["loss_sem_seg"])
     assert not without_gradient(model)
-    assert model.roi_heads.context["semantic"].predictor.out_channels == 5
+    assert model.roi_heads.context.semantic.predictor.out_channels == 5

@@ -138,7 +138,7 @@ def test_stages_on_the_recorded_proposals(run, device):
 
 @pytest.mark.parametrize("run", ["htc_r50_e2e"], indirect=True, scope="module")
 def test_semantic_features(run):
-    found = run.context.shared["semantic"].maps[0].mean(dim=(2, 3))
+    found = run.context.semantic_features.maps[0].mean(dim=(2, 3))
     FEATURES.check(found, run.case["semantic_feat_channel_mean"])
 
 

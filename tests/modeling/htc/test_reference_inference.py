@@ -50,14 +50,14 @@ def found(case, heads, context, predictions):
     """Detections in the output frames with soft masks, and the bitmaps of their masks."""
     sizes = [tuple(size) for size in case["output_sizes"].tolist()]
     with torch.no_grad():
-        results = [heads.selection(p.resized(*s)) for p, s in zip(predictions, sizes, strict=True)]
+        results = [heads.postprocessing(p.resized(*s)) for p, s in zip(predictions, sizes, strict=True)]
         heads.mask_branch.add_masks(context, results)
         soft = [x.pred_masks[:, 0] for x in results]
         return [(heads.mask_branch.paste(x), y) for x, y in zip(results, soft, strict=True)]
 
 
 def test_semantic_features(case, context):
-    found = context.shared["semantic"].maps[0].mean(dim=(2, 3))
+    found = context.semantic_features.maps[0].mean(dim=(2, 3))
     FEATURES.check(found, case["semantic_feat_channel_mean"])
 
 
@@ -71,7 +71,7 @@ def test_stages(case, heads, context, device):
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_detections_in_the_input_frame(case, heads, predictions, image):
-    check_detections(case, image, heads.selection(predictions[image]), boxes="det_boxes_input")
+    check_detections(case, image, heads.postprocessing(predictions[image]), boxes="det_boxes_input")
 
 
 @pytest.mark.parametrize("image", [0, 1])

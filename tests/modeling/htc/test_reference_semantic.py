@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from detectron2.config import instantiate
 from torchvision.ops import roi_align
 
-from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, SharedMapPooler
+from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, SemanticPooler
 from htd.modeling.htc import MeanOverAll
 from tests.modeling.htc.reference import FEATURES, LOSSES, check_gradients, maps_of, with_weights
 from tests.modeling.reference import EXACT, model_config
@@ -81,9 +81,9 @@ def test_roi_features(head, maps, device, output_size, sub_bins):
     with torch.no_grad():
         table, _ = head(maps)
         boxes = torch.tensor(REGIONS, device=device)
-        context = RoIContext(table, [(96, 128)] * 2, LevelRule(), {"semantic": table})
+        context = RoIContext(table, [(96, 128)] * 2, LevelRule(), semantic_features=table)
         rois = context.rois([boxes, boxes.flip(0)])
-        pooler = SharedMapPooler(name="semantic", output_size=output_size, sub_bins=sub_bins)
+        pooler = SemanticPooler(output_size=output_size, sub_bins=sub_bins)
         regions = torch.cat([rois.image_index[:, None].float(), rois.boxes], dim=1)
         wanted = roi_align(table.maps[0], regions, 14, spatial_scale=1 / 8, sampling_ratio=0, aligned=True)
         wanted = F.adaptive_avg_pool2d(wanted, output_size)

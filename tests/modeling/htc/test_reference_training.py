@@ -149,7 +149,7 @@ def test_gradients(step):
 
 @HTC_ONLY
 def test_semantic_loss_averaged_over_all_pixels(step, monkeypatch):
-    part = step.heads.context["semantic"]
+    part = step.heads.context.semantic
     monkeypatch.setattr(part, "loss_mean", MeanOverAll())
     with torch.no_grad():
         losses = part(step.maps, step.truth)[1]
@@ -166,9 +166,10 @@ def test_first_stage_without_claims(step, monkeypatch):
         context, _ = step.heads.make_context([p.image_size for p in step.proposals], step.maps)
         samples = stage.sampler.rule(step.proposals, step.truth.instances)
         rois = context.rois([s.proposal_boxes.tensor for s in samples])
-        classified = stage.head.classify(context, rois, None)
+        classified = stage.head.classify(context, rois)
         rows = torch.arange(len(rois), device=rois.boxes.device)
-        losses = stage.losses(classified, stage.head.regress(context, rois, classified, rows), rows, samples)
+        deltas = stage.head.regress(context, rois, classified, rows)
+        losses = stage.losses(stage, classified, deltas, rows, samples)
     assert set(losses) == set(WITHOUT_CLAIMS)
     for name, value in WITHOUT_CLAIMS.items():
         LOSSES.check(losses[name], value)

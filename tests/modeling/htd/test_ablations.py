@@ -5,20 +5,22 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
+from htd.layers import FeatureTable
 from htd.modeling.cascade import (
     ContextParts,
-    FCRegression,
-    NoVector,
+    ImageVectorPooler,
+    LevelRule,
+    RoIContext,
     RoIs,
     SharedFCHead,
     SingleLevelPooler,
-    VectorAugmentedPooler,
 )
 from htd.modeling.htd import (
     AddFusion,
     AverageBorderFusion,
     BorderAwareFeatures,
     BorderTerm,
+    FCRegression,
     LevelWeightedTerm,
     NoGraph,
     ReplaceBorderFusion,
@@ -28,7 +30,7 @@ from tests.modeling.htc.small import given_proposals
 
 LEAF = "configs/htd/htd_r50_fpn_1x.py"
 SEPARATE = L(FCRegression)(
-    features=L(VectorAugmentedPooler)(pooler=L(SingleLevelPooler)(), vector="${...classification.vector}"),
+    features=L(ImageVectorPooler)(pooler=L(SingleLevelPooler)()),
     num_classes="${...num_classes}",
     channels=16,
     fc_dims=[24, 24],
@@ -37,9 +39,6 @@ SEPARATE = L(FCRegression)(
 
 def without_semantic_aggregation(heads):
     heads.context = L(ContextParts)()
-    heads.stages[0].head.features.vector = L(NoVector)()
-    heads.stages[1].head.classification.vector = L(NoVector)()
-    heads.stages[1].head.regression.vector = L(NoVector)()
 
 
 def without_graph(heads):
@@ -92,7 +91,7 @@ def test_changed_model_trains_and_detects(change):
     assert ("loss_global" in losses) == (change is not without_semantic_aggregation)
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    model.roi_heads.selection.score_threshold = 0.0
+    model.roi_heads.postprocessing.score_threshold = 0.0
     with torch.no_grad():
         assert len(model.eval()([example(1)])[0]["instances"])
 
@@ -133,18 +132,20 @@ def classify(branch, classifier, vector):
     generator = torch.Generator().manual_seed(1)
     boxes = torch.tensor([[0.0, 0, 30, 30], [10, 10, 40, 40], [50, 50, 90, 60]])
     rois = RoIs(boxes, torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long))
-    x = torch.randn(3, 16, 7, 7, generator=generator)
+    table = FeatureTable([torch.randn(1, 16, 24, 24, generator=generator)], [4])
+    context = RoIContext(table, [(96, 96)], LevelRule(), image_vector=vector)
     with torch.no_grad():
+        x = branch.features(context, rois)
         return (
             branch.fcs(x),
             branch.fcs(x + vector[:, :, None, None]),
-            branch.classify(x, vector, rois, classifier),
+            branch(context, rois, classifier),
         )
 
 
 def test_without_graph_only_the_fully_connected_layers_are_left(classification):
     branch, classifier = classification
-    vector = torch.ones(3, 16)
+    vector = torch.ones(1, 16)
     with_graph = classify(branch, classifier, vector)[2].logits
     graph, branch.graph = branch.graph, NoGraph()
     try:
@@ -157,9 +158,9 @@ def test_without_graph_only_the_fully_connected_layers_are_left(classification):
 
 def test_without_vector_both_passes_are_one(classification):
     branch, classifier = classification
-    embedding, base, _ = classify(branch, classifier, torch.zeros(3, 16))
+    embedding, base, _ = classify(branch, classifier, torch.zeros(1, 16))
     torch.testing.assert_close(base, embedding)
-    shifted = classify(branch, classifier, torch.ones(3, 16))
+    shifted = classify(branch, classifier, torch.ones(1, 16))
     torch.testing.assert_close(shifted[0], embedding)
     assert (shifted[1] - embedding).abs().max() > 1e-3
 
@@ -171,7 +172,7 @@ def test_fusion_without_vector_leaves_classification_alone(fusion):
     torch.manual_seed(0)
     heads = instantiate(config).roi_heads.eval()
     images, maps, proposals, _ = given_proposals((6,))
-    heads.selection.score_threshold = 0.0
+    heads.postprocessing.score_threshold = 0.0
     with torch.no_grad():
         context, _ = heads.make_context(images.image_sizes, maps)
         before = heads.predict(context, proposals)[0]

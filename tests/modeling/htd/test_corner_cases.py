@@ -19,7 +19,7 @@ def model():
 
 @pytest.mark.parametrize("counts", [(0,), (0, 0), (0, 3), (1,), (3, 0, 1)])
 def test_detection_from_few_proposals(model, counts):
-    model.roi_heads.selection.score_threshold = 0.0
+    model.roi_heads.postprocessing.score_threshold = 0.0
     detections_among(model.roi_heads, counts)
 
 
@@ -39,8 +39,8 @@ def test_one_roi_gives_what_it_gives_among_others_of_other_levels(model):
     def outputs(boxes):
         context, _ = heads.make_context(images.image_sizes, maps)
         rois, rows = context.rois([boxes]), torch.arange(len(boxes))
-        common = first.head.classify(context, rois, None)
-        decoupled = second.head.classify(context, rois, common)
+        common = first.head.classify(context, rois)
+        decoupled = second.head.classify(context, rois, common.classifier)
         return decoupled.logits, second.head.regress(context, rois, decoupled, rows)
 
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_one_class():
     model = build(LEAF, num_classes=1)
     losses = model([example(2, num_classes=1), example(0)])
     assert all(torch.isfinite(loss) for loss in losses.values())
-    model.roi_heads.selection.score_threshold = 0.0
+    model.roi_heads.postprocessing.score_threshold = 0.0
     with torch.no_grad():
         found = model.eval()([example(0)])[0]["instances"]
     assert set(found.pred_classes.tolist()) == {0}

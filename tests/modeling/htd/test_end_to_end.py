@@ -22,7 +22,7 @@ def model(model_config, device):
     config = model_config.copy()
     config.proposal_generator.proposal_rule.pre_nms_topk = [2000, RPN_CANDIDATES]
     config.proposal_generator.proposal_rule.post_nms_topk = [2000, RPN_PROPOSALS]
-    config.roi_heads.selection.max_detections = DETECTIONS
+    config.roi_heads.postprocessing.max_detections = DETECTIONS
     model = instantiate(config).eval()
     weights, _ = convert(published_weights("htd", "manifest_r50"), model)
     model.load_state_dict(weights, strict=True)
@@ -73,11 +73,11 @@ def test_stages(case, steps, model):
         context, _ = model.roi_heads.make_context(images.image_sizes, features)
         boxes = [proposals.proposal_boxes.tensor]
         rois, rows = context.rois(boxes), torch.arange(RPN_PROPOSALS, device=model.device)
-        common = first.head.classify(context, rois, None)
+        common = first.head.classify(context, rois)
         deltas = first.head.regress(context, rois, common, rows)
         refined = first.refine(context, rois, common, deltas)
         rois = context.rois(refined)
-        decoupled = second.head.classify(context, rois, common)
+        decoupled = second.head.classify(context, rois, common.classifier)
         close(common.logits[order], case["s0_cls"], 1e-3)
         close(deltas[order], case["s0_reg"], 2e-4)
         close(refined[0][order], case["rois1"][:, 1:], 5e-3)

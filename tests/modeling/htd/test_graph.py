@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from htd.modeling.htd.graph_classification import overlap_mask, semantic_attention, spatial_aggregation
+from htd.modeling.htd.graph import overlap_mask, semantic_attention, spatial_aggregation
 
 # The first two overlap; the third touches the second's edge only; the last has no area.
 BOXES = torch.tensor([[0.0, 0, 4, 4], [2, 2, 6, 6], [6, 2, 8, 6], [1, 1, 1, 3]])

@@ -12,9 +12,20 @@ from tests.recorded import close, feature_maps, random_input, tensors
 LEVELS = ("p2", "p3", "p4", "p5")
 
 
-def context_of(maps, image_sizes=(), **shared):
+class Given(torch.nn.Module):
+    """Stands for a pooler whose result is given."""
+
+    def __init__(self, result):
+        super().__init__()
+        self.result = result
+
+    def forward(self, *_):
+        return self.result
+
+
+def context_of(maps, image_vector=None):
     table = FeatureTable([maps[name] for name in LEVELS], [4, 8, 16, 32])
-    return RoIContext(table, image_sizes, LevelRule(), shared)
+    return RoIContext(table, (), LevelRule(), image_vector)
 
 
 def rois_of(array):
@@ -24,7 +35,7 @@ def rois_of(array):
 
 def test_semantic_aggregation(roi_heads, device):
     case = tensors("htd", "sfa")
-    part = roi_heads.context["global_vector"]
+    part = roi_heads.context.global_vector
     p6 = random_input("p6", (2, 256, 5, 7), 11).to(device).requires_grad_()
     labels = case["labels_flat"].split(case["labels_count"].tolist())
     targets = [Instances((160, 224), gt_classes=x.to(device)) for x in labels]
@@ -58,25 +69,33 @@ def test_border_aware_features(roi_heads, device):
         assert branch.features(features(case["rois"][:0])).shape == (0, 256, 7, 7)
 
 
-def test_heterogeneous_head_on_given_features(roi_heads, device):
+def test_heterogeneous_head_on_given_features(roi_heads, device, monkeypatch):
     case = on(device, tensors("htd", "pgraph"))
     head = roi_heads.stages[1].head
     rois = rois_of(case["rois"])
     x = random_input("roi_feat", (26, 256, 7, 7), 13).to(device)
     enhanced = random_input("enhanced", (26, 256, 7, 7), 13).to(device)
-    vector = random_input("global", (2, 256, 1, 1), 13).to(device).flatten(1)[rois.image_index]
+    vector = random_input("global", (2, 256, 1, 1), 13).to(device).flatten(1)
+    context = context_of(on(device, feature_maps(12, 2, 160, 224)), vector)
+    monkeypatch.setattr(head.classification, "features", Given(x))
+    monkeypatch.setattr(head.regression, "pooler", Given(x.expand(4, *x.shape)))
+    monkeypatch.setattr(head.regression, "features", Given(enhanced))
+    monkeypatch.setattr("htd.modeling.htd.head.ROIS_AT_ONCE", len(rois))
     prototypes = roi_heads.stages[0].head.cls_score
     assert torch.equal(rois.levels, case["levels"])
     with torch.no_grad():
         embedding = head.classification.fcs(x)
         close(embedding, case["embed"], 3e-4)
         close(head.classification.graph(embedding, rois, prototypes), case["graph_out"], 3e-4)
-        classified = head.classification.classify(x, vector, rois, prototypes)
-        close(classified.features, case["cls_feat"], 3e-4)
-        close(classified.logits, case["cls_score"], 2e-3)
-        features = head.regression.embed(x + vector[:, :, None, None], enhanced)
-        close(features, case["reg_feat"], 1e-4)
-        close(head.regression.bbox_pred(features), case["bbox_pred"], 1e-4)
+        output = head.classify(context, rois, prototypes)
+        close(output.features, case["cls_feat"], 3e-4)
+        close(output.logits, case["cls_score"], 2e-3)
+        seen = []
+        hook = head.regression.bbox_pred.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+        deltas = head.regress(context, rois, output, torch.arange(len(rois), device=device))
+        hook.remove()
+        close(seen[0], case["reg_feat"], 1e-4)
+        close(deltas, case["bbox_pred"], 1e-4)
 
 
 @pytest.mark.parametrize(("size", "level"), [(111.999, 0), (112 - 2.8e-5, 1), (112, 1), (448, 3), (0, 0)])

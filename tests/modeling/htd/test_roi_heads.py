@@ -6,7 +6,7 @@ import torch
 from detectron2.structures import Boxes, ImageList, Instances
 
 from htd.layers import HardNMS, SoftNMS
-from htd.modeling.cascade import DetectionSelector
+from htd.modeling.cascade import DetectionPostProcessing
 from tests.modeling.reference import detections, on
 from tests.recorded import close, feature_maps, tensors, unpaired
 
@@ -33,14 +33,14 @@ def test_stages_at_inference(roi_heads, device):
         context, _ = roi_heads.make_context(images.image_sizes, features)
         rois = context.rois(boxes)
         everything = torch.arange(len(rois), device=device)
-        common = first.head.classify(context, rois, None)
+        common = first.head.classify(context, rois)
         deltas = first.head.regress(context, rois, common, everything)
         close(common.logits, case["s0_cls"], 1e-3)
         close(deltas, case["s0_reg"], 5e-4)
         refined = first.refine(context, rois, common, deltas)
         close(torch.cat(refined), case["rois1"][:, 1:], 5e-3)
         rois = context.rois(refined)
-        decoupled = second.head.classify(context, rois, common)
+        decoupled = second.head.classify(context, rois, common.classifier)
         close(decoupled.logits, case["s1_cls"], 5e-3)
         close(second.head.regress(context, rois, decoupled, everything), case["s1_reg"], 5e-4)
 
@@ -51,7 +51,7 @@ def test_stages_at_inference(roi_heads, device):
 )
 def test_detections(roi_heads, device, kind, nms, tolerance):
     case = tensors("htd", "infer")
-    select = DetectionSelector(score_threshold=0.05, nms=nms, max_detections=400)
+    select = DetectionPostProcessing(score_threshold=0.05, nms=nms, max_detections=400)
     with torch.no_grad():
         images, features, proposals = inputs(case, 14, device)
         context, _ = roi_heads.make_context(images.image_sizes, features)
@@ -84,9 +84,9 @@ def trained(roi_heads, device):
     originals = [stage.losses for stage in roi_heads.stages]
 
     def recorder(original):
-        def losses(classified, deltas, rows, samples):
+        def losses(stage, classified, deltas, rows, samples):
             seen.append((classified.logits.detach(), deltas.detach(), rows, samples))
-            return original(classified, deltas, rows, samples)
+            return original(stage, classified, deltas, rows, samples)
 
         return losses
 
@@ -99,8 +99,8 @@ def trained(roi_heads, device):
         gradients = {name: p.grad.clone() for name, p in roi_heads.named_parameters()}
     finally:
         roi_heads.eval().zero_grad()
-        for stage in roi_heads.stages:
-            del stage.losses
+        for stage, original in zip(roi_heads.stages, originals, strict=True):
+            stage.losses = original
     return case, losses, seen, gradients, {name: x.grad for name, x in features.items()}
 
 

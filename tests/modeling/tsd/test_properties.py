@@ -34,11 +34,17 @@ def test_a_batch_equals_its_images_one_by_one(leaf):
 @torch.no_grad()
 def answers(head, context, rois):
     """Return all that the head says of the RoIs: (R, ...) each."""
-    classified = head.classify(context, rois, None)
+    classified = head.classify(context, rois)
     every = torch.arange(len(rois))
     deltas = head.regress(context, rois, classified, every)
     sibling = classified.sibling
-    return classified.logits, classified.boxes, deltas, sibling.logits, head.sibling.regress(sibling, every)
+    return (
+        classified.logits,
+        classified.boxes,
+        deltas,
+        sibling.logits,
+        head.sibling.bbox_pred(sibling.features[every]),
+    )
 
 
 @pytest.mark.parametrize("leaf", [FASTER, CONTINUOUS, ON_HTC, ON_HTD])
@@ -65,10 +71,10 @@ def plain_features(leaf, context, rois):
         return offset_pooling.written_out(context.table.maps, regions, zeros, output_size=7, samples=4)
     found = aligned(context, rois, context.table)
     if leaf == ON_HTD:
-        found = found + context.shared["global_vector"][rois.image_index][:, :, None, None]
+        found = found + context.image_vector[rois.image_index][:, :, None, None]
     if leaf == ON_HTC:
         first = type(rois)(rois.boxes, rois.image_index, torch.zeros_like(rois.levels))
-        found = found + aligned(context, first, context.shared["semantic"])
+        found = found + aligned(context, first, context.semantic_features)
     return found
 
 

@@ -103,13 +103,13 @@ def test_last_stage(evaluation):
 
 
 def test_detections(evaluation):
-    found = evaluation.heads.selection(evaluation.found)
+    found = evaluation.heads.postprocessing(evaluation.found)
     check_detections(evaluation.case, "", found, boxes=CASCADE_BOXES)
 
 
 def test_detections_in_the_frame_of_the_image(evaluation):
     resized = evaluation.found.resized(*(side / evaluation.scale for side in evaluation.found.image_size))
-    found = evaluation.heads.selection(resized)
+    found = evaluation.heads.postprocessing(resized)
     check_detections(evaluation.case, "_rescaled", found, boxes=CASCADE_BOXES)
 
 

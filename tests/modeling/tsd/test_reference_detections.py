@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from htd.layers import HardNMS, SoftNMS
-from htd.modeling.cascade import DetectionSelector
+from htd.modeling.cascade import DetectionPostProcessing
 from tests.modeling.reference import on
 from tests.modeling.tsd.reference import BOXES, SCORES, check_detections, passes_of, shifted
 from tests.modeling.tsd.small import background_last, images, maps, proposals, roi_heads
@@ -16,10 +16,10 @@ from tests.recorded import inclusive, tensors
 CASES = {"det_small": ("det.small", (352, 448), 1.6), "det_full": ("det.full", (320, 416), 0.8)}
 HARD = HardNMS(iou_threshold=0.5)
 SELECTIONS = {
-    "pub": DetectionSelector(score_threshold=0.0, nms=HARD, max_detections=100),
-    "thr05": DetectionSelector(score_threshold=0.05, nms=HARD, max_detections=100),
-    "top15": DetectionSelector(score_threshold=0.0, nms=HardNMS(iou_threshold=0.6), max_detections=15),
-    "soft": DetectionSelector(
+    "pub": DetectionPostProcessing(score_threshold=0.0, nms=HARD, max_detections=100),
+    "thr05": DetectionPostProcessing(score_threshold=0.05, nms=HARD, max_detections=100),
+    "top15": DetectionPostProcessing(score_threshold=0.0, nms=HardNMS(iou_threshold=0.6), max_detections=15),
+    "soft": DetectionPostProcessing(
         score_threshold=0.01, nms=SoftNMS(iou_threshold=0.5, min_score=0.05), max_detections=100
     ),
 }
@@ -85,6 +85,6 @@ def test_detections_in_the_frame_of_the_image(predicted):
 
 def test_selection_of_the_published_config(predicted):
     """The config asks for what ``pub`` compares."""
-    selection = predicted.heads.selection
+    selection = predicted.heads.postprocessing
     assert (selection.score_threshold, selection.max_detections) == (0.0, 100)
     assert isinstance(selection.nms, HardNMS) and selection.nms.iou_threshold == 0.5

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from htd.modeling.cascade import Classified, RoIContext, RoIs
-from htd.modeling.tsd.head import TSDClassified
+from htd.modeling.cascade import ClassificationOutput, RoIContext, RoIs
+from htd.modeling.tsd.head import TSDOutput
 from tests.modeling.tsd.small import background_last, maps, roi_heads
 from tests.recorded import close, extents, tensors
 
@@ -31,7 +31,7 @@ class Run:
     context: RoIContext
     rois: RoIs
     pooled: Tensor
-    classified: TSDClassified
+    classified: TSDOutput
     deltas: Tensor
     sibling_deltas: Tensor
     displaced: dict[str, Tensor]
@@ -54,10 +54,10 @@ def run(request, device):
         )
     with torch.no_grad():
         pooled = head.features(context, rois)
-        classified = head.classify(context, rois, None)
+        classified = head.classify(context, rois)
         rows = torch.arange(len(rois), device=device)
         deltas = head.regress(context, rois, classified, rows)
-        sibling_deltas = head.sibling.regress(classified.sibling, rows)
+        sibling_deltas = head.sibling.bbox_pred(classified.sibling.features[rows])
     for hook in hooks:
         hook.remove()
     yield Run(arrays, head, context, rois, pooled, classified, deltas, sibling_deltas, displaced)
@@ -74,8 +74,8 @@ def test_offsets(run):
     head = run.head
     with torch.no_grad():
         hidden = head.trunk(run.pooled.flatten(1)).relu()
-        close(head.classification.shift.offsets(hidden).flatten(1), run.arrays["delta_c"], OFFSETS)
-        close(head.regression.shift.offsets(hidden), run.arrays["delta_r"], OFFSETS)
+        close(head.classification.shift.offsets(hidden, 1.0).flatten(1), run.arrays["delta_c"], OFFSETS)
+        close(head.regression.shift.offsets(hidden, 1.0), run.arrays["delta_r"], OFFSETS)
     # What a tower is given are fractions of the box.
     close(run.classified.box_offsets, 0.1 * run.arrays["delta_r"], 0.1 * OFFSETS)
 
@@ -102,11 +102,11 @@ def test_evaluation_gives_the_same_without_the_sibling(run, monkeypatch):
     for module in run.head.sibling.modules():
         monkeypatch.setattr(module, "forward", refuse)
     with pytest.raises(AssertionError, match="sibling runs"):
-        run.head.classify(run.context, run.rois, None)
+        run.head.classify(run.context, run.rois)
     run.head.eval()
     try:
         with torch.no_grad():
-            found = run.head.classify(run.context, run.rois, None)
+            found = run.head.classify(run.context, run.rois)
             deltas = run.head.regress(run.context, run.rois, found, torch.arange(len(run.rois)))
     finally:
         run.head.train()
@@ -123,7 +123,7 @@ def test_shifted_boxes(run):
     move = 0.1 * torch.stack([dx * width, dy * height, dx * width, dy * height], dim=1)
     # The largest boxes have a side of several hundred pixels.
     close(run.classified.boxes, boxes + move, 0.1 * OFFSETS * 640)
-    assert isinstance(run.classified.sibling, Classified)
+    assert isinstance(run.classified.sibling, ClassificationOutput)
     assert torch.equal(run.classified.sibling.boxes, run.rois.boxes)
 
 

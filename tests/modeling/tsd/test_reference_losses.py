@@ -8,9 +8,10 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from htd.layers import ClampedBox2BoxTransform
-from htd.modeling.cascade import Classified
-from htd.modeling.tsd import ClassificationMargin, LocalizationMargin, TSDStage, constraint
-from htd.modeling.tsd.head import TSDClassified, shift_boxes
+from htd.modeling.cascade import BoxLosses, CascadeStage, ClassificationOutput
+from htd.modeling.tsd import ClassificationMargin, LocalizationMargin, TSDLosses
+from htd.modeling.tsd import losses as tsd_losses
+from htd.modeling.tsd.head import TSDOutput, shift_boxes
 from tests.modeling.tsd.small import HEAD_LOSSES, background_last, samples
 from tests.recorded import close, random_input, tensors
 
@@ -29,27 +30,17 @@ OUTPUTS = {
 }
 
 
-class GivenSibling(nn.Module):
-    """A sibling head whose deltas (R, B) are given."""
-
-    def __init__(self, deltas: Tensor):
-        super().__init__()
-        self.deltas = deltas
-
-    def regress(self, classified: Classified, rows: Tensor) -> Tensor:
-        return self.deltas[rows]
-
-
-def tsd_stage(sibling: nn.Module, margin: float = 0.3, **settings) -> TSDStage:
+def tsd_stage(margin: float = 0.3, loss_weight: float = 1.0) -> CascadeStage:
     head = nn.Module()
-    head.sibling = sibling
-    return TSDStage(
+    head.sibling = nn.Module()
+    head.sibling.bbox_pred = nn.Identity()  # the features of the sibling are its deltas
+    constraints = [ClassificationMargin(margin=margin), LocalizationMargin(margin=margin)]
+    return CascadeStage(
         head=head,
         sampler=None,
         box_transform=ClampedBox2BoxTransform((10, 10, 5, 5)),
         num_classes=NUM_CLASSES,
-        constraints=[ClassificationMargin(margin=margin), LocalizationMargin(margin=margin)],
-        **settings,
+        losses=TSDLosses(box_losses=BoxLosses(loss_weight=loss_weight), constraints=constraints),
     )
 
 
@@ -65,8 +56,8 @@ class Step:
     arrays: dict[str, Tensor]
     outputs: dict[str, Tensor]
     samples: list[Instances]
-    stage: TSDStage
-    classified: TSDClassified
+    stage: CascadeStage
+    classified: TSDOutput
     losses: dict[str, Tensor]
     shortfalls: list[Tensor]
 
@@ -78,11 +69,13 @@ def given_outputs(name: str, seed: int, count: int) -> dict[str, Tensor]:
     }
 
 
-def classify(outputs: dict[str, Tensor], boxes: Tensor) -> TSDClassified:
+def classify(outputs: dict[str, Tensor], boxes: Tensor) -> TSDOutput:
     offsets = SHIFT_FACTOR * outputs["delta_r"]
-    sibling = Classified(background_last(outputs["cls_score"]), None, None, boxes)
+    sibling = ClassificationOutput(
+        background_last(outputs["cls_score"]), None, outputs["bbox_pred"][:, 4:], boxes
+    )
     logits = background_last(outputs["tsd_cls_score"])
-    return TSDClassified(
+    return TSDOutput(
         logits=logits,
         classifier=None,
         features=None,
@@ -100,12 +93,12 @@ def step(request):
     drawn = samples(arrays, SIZE, NUM_CLASSES)
     outputs = given_outputs(request.param, seed, len(arrays["rois"]))
     classified = classify(outputs, Boxes.cat([s.proposal_boxes for s in drawn]).tensor)
-    stage = tsd_stage(GivenSibling(outputs["bbox_pred"][:, 4:]), margin)
-    shortfalls, shortfall = [], constraint.shortfall
+    stage = tsd_stage(margin)
+    shortfalls, shortfall = [], tsd_losses.shortfall
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constraint, "shortfall", lambda *a: shortfalls.append(shortfall(*a)) or shortfalls[-1])
+        patch.setattr(tsd_losses, "shortfall", lambda *a: shortfalls.append(shortfall(*a)) or shortfalls[-1])
         rows = torch.arange(len(arrays["rois"]))
-        losses = stage.losses(classified, outputs["tsd_bbox_pred"][:, 4:], rows, drawn)
+        losses = stage.losses(stage, classified, outputs["tsd_bbox_pred"][:, 4:], rows, drawn)
     return Step(arrays, outputs, drawn, stage, classified, losses, shortfalls)
 
 
@@ -150,7 +143,7 @@ def test_shortfalls(step):
 
 
 def test_accuracy(step):
-    found = step.stage.metrics(step.classified, step.samples)
+    found = step.stage.losses.metrics(step.classified, step.samples)
     assert set(found) == {"tsd/accuracy", "tsd/sibling_accuracy"}
     close(found["tsd/accuracy"], step.arrays["tsd_acc"][0], LOSSES)
     close(found["tsd/sibling_accuracy"], step.arrays["acc"][0], LOSSES)
@@ -170,25 +163,23 @@ def test_nothing_positive(count):
         )
     ]
     classified, rows = classify(outputs, boxes), torch.zeros(0, dtype=torch.int64)
-    stage = tsd_stage(GivenSibling(outputs["bbox_pred"][:, 4:]))
-    losses = stage.losses(classified, outputs["tsd_bbox_pred"][rows, 4:], rows, drawn)
+    stage = tsd_stage()
+    losses = stage.losses(stage, classified, outputs["tsd_bbox_pred"][rows, 4:], rows, drawn)
     for name in ("loss_box_reg", "loss_box_reg_tsd", "loss_margin_cls", "loss_margin_loc"):
         assert losses[name] == 0
     reached = [t for name, t in outputs.items() if name != "delta_c"]
     for grad in torch.autograd.grad(sum(losses.values()), reached):
         assert grad.isfinite().all()
-    assert all(value.isfinite() for value in stage.metrics(classified, drawn).values())
+    assert all(value.isfinite() for value in stage.losses.metrics(classified, drawn).values())
 
 
 def test_loss_weight():
     outputs = given_outputs("raw", 7, 47)
     drawn = samples(tensors("tsd", "loss_raw"), SIZE, NUM_CLASSES)
     classified = classify(outputs, Boxes.cat([s.proposal_boxes for s in drawn]).tensor)
+    inputs = classified, outputs["tsd_bbox_pred"][:, 4:], torch.arange(47), drawn
     once, twice = (
-        tsd_stage(GivenSibling(outputs["bbox_pred"][:, 4:]), loss_weight=weight).losses(
-            classified, outputs["tsd_bbox_pred"][:, 4:], torch.arange(47), drawn
-        )
-        for weight in (1.0, 2.0)
+        stage.losses(stage, *inputs) for stage in (tsd_stage(loss_weight=1.0), tsd_stage(loss_weight=2.0))
     )
     for name, value in once.items():
         assert value > 0

@@ -61,7 +61,7 @@ def predictions(heads, context, given):
 @torch.no_grad()
 def with_masks(heads, context, predictions):
     """Return detections with their masks pasted."""
-    found = heads.selection(predictions)
+    found = heads.postprocessing(predictions)
     heads.mask_branch.add_masks(context, [found])
     return heads.mask_branch.paste(found)
 

@@ -8,10 +8,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from detectron2.utils.registry import locate
+
 # Classes and modules of before, and their names of today.
 NAMES = {
     "htd.data.InclusiveResizeCV2": "htd.data.ResizeCV2",
     "htd.modeling.rpn.Detectron2ProposalRule": "htd.modeling.rpn.ProposalRule",
+    "htd.modeling.cascade.DecoupledHead": "htd.modeling.htd.DecoupledHead",
+    "htd.modeling.cascade.DetectionSelector": "htd.modeling.cascade.DetectionPostProcessing",
+    "htd.modeling.cascade.FCRegression": "htd.modeling.htd.FCRegression",
+    "htd.modeling.cascade.SharedMapPooler": "htd.modeling.cascade.SemanticPooler",
+    "htd.modeling.cascade.VectorAugmentedPooler": "htd.modeling.cascade.ImageVectorPooler",
+    "htd.modeling.tsd.SharedMapOffsetPooler": "htd.modeling.tsd.SemanticOffsetPooler",
+    "htd.modeling.tsd.SiblingTower": "htd.modeling.cascade.SharedFCHead",
+    "htd.modeling.tsd.TSDStage": "htd.modeling.cascade.CascadeStage",
     "htd.modeling.dense.Supervision": "htd.modeling.dense.DenseCriterion",
     "htd.modeling.dense.TwoPhases": "htd.modeling.tood.TwoPhaseCriterion",
     "htd.modeling.dense.PairSelection": "htd.modeling.dense.PairTopK",
@@ -22,9 +32,19 @@ NAMES = {
 KEYS = {
     "model.supervision": "model.criterion",
     "model.postprocessing.selection": "model.postprocessing.pre_nms",
+    "model.roi_heads.selection": "model.roi_heads.postprocessing",
+    "model.roi_heads.context.global_vector": "model.roi_heads.context.image_vector",
+    "model.roi_heads.**.vector": None,
+    "model.roi_heads.**.name": None,
+    "model.roi_heads.convention": "model.box_convention",
+    "model.roi_heads.stages.*.loss_weight": "model.roi_heads.stages.*.losses.loss_weight",
+    "model.roi_heads.stages.*.smooth_l1_beta": "model.roi_heads.stages.*.losses.smooth_l1_beta",
+    "model.roi_heads.stages.*.classification_loss": "model.roi_heads.stages.*.losses.classification_loss",
+    "model.roi_heads.stages.*.constraints": "model.roi_heads.stages.*.losses.constraints",
     "model.proposal_generator.anchor_labeler.convention": "model.box_convention",
     "model.proposal_generator.proposal_rule.convention": "model.box_convention",
 }
+_BOX_LOSSES = ("loss_weight", "smooth_l1_beta", "classification_loss")
 _INTERPOLATION = re.compile(r"\$\{(\.*)([^{}]*)\}")
 _MARKED = re.compile(r"\$\{(\^?)([^{}]*)\}")  # relative ones while they are written as absolute
 
@@ -64,7 +84,7 @@ def rename_keys(config: dict[str, Any]) -> list[str]:
         return []
     # A relative interpolation would point elsewhere from another depth.
     _replace_texts(config, _INTERPOLATION, _absolute)
-    notes = []
+    notes = _make_losses_parts(config)
     for old, new in KEYS.items():
         keys = [key for key, _ in walk(config) if (found := _match(old, key)) and found.end() == len(key)]
         for key in keys:
@@ -75,6 +95,34 @@ def rename_keys(config: dict[str, Any]) -> list[str]:
         notes += [f"{old} is now {new}" if new else f"{old} is not needed any longer"] * bool(keys)
     _replace_texts(config, _MARKED, _relative)
     return notes
+
+
+def _make_losses_parts(config: dict[str, Any]) -> list[str]:
+    """Make losses that stood in the stages parts of their own, in place; return a line for each old key."""
+    heads = config.get("model", {}).get("roi_heads", {})
+    stages = heads.get("stages", []) if isinstance(heads, dict) else []
+    moved: set[str] = set()
+    for stage in stages:
+        if "losses" in stage:
+            continue
+        old = {key: stage.pop(key) for key in (*_BOX_LOSSES, "constraints") if key in stage}
+        moved |= set(old)
+        constraints = old.pop("constraints", None)
+        stage["losses"] = {"_target_": "htd.modeling.cascade.BoxLosses", **old}
+        if constraints is None:
+            continue
+        stage["losses"] = {
+            "_target_": "htd.modeling.tsd.TSDLosses",
+            "box_losses": stage["losses"],
+            "constraints": constraints,
+        }
+        head = stage["head"]
+        if head["sibling"]["_target_"].endswith("NoSibling"):
+            head["sibling"] = None
+        else:
+            head["sibling"] |= {"features": None, "init": locate("htd.modeling.tsd.kaiming_weight")}
+    keys = [f"model.roi_heads.stages.*.{key}" for key in (*_BOX_LOSSES, "constraints") if key in moved]
+    return [f"{key} is now {KEYS[key]}" for key in keys]
 
 
 def _match(old: str, key: str) -> re.Match | None:

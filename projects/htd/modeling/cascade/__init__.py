@@ -1,15 +1,11 @@
 """Machinery that all two-stage detectors share: stages in a row, built from parts."""
 
-from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.heads import (
-    Classified,
-    DecoupledHead,
-    FCRegression,
+    ClassificationOutput,
     FCStack,
     SharedFCHead,
     box_dim,
     box_predictor,
-    flat_features,
     init_predictor,
 )
 from htd.modeling.cascade.legacy_masks import LegacyMaskTargets, legacy_paste
@@ -17,41 +13,48 @@ from htd.modeling.cascade.mask_heads import ConvMaskHead, IndependentHeads, init
 from htd.modeling.cascade.mask_rois import RefinedPositives, SampledPositives
 from htd.modeling.cascade.mask_targets import mask_targets
 from htd.modeling.cascade.masks import MaskBranch, NoMasks
-from htd.modeling.cascade.pooling import (
-    AllLevelsPooler,
-    ImageVector,
-    LegacyRoIAlignPooler,
-    NoVector,
-    SharedMapPooler,
-    SingleLevelPooler,
-    SummedPoolers,
-    VectorAugmentedPooler,
-)
-from htd.modeling.cascade.prediction import (
-    DetectionSelector,
+from htd.modeling.cascade.postprocessing import (
+    DetectionPostProcessing,
     LastStage,
     MeanLogits,
     MeanProbabilities,
     RoIPredictions,
 )
 from htd.modeling.cascade.roi_heads import ContextParts, StagedROIHeads
-from htd.modeling.cascade.rois import LevelRule, RoIContext, RoIs, row_chunks
+from htd.modeling.cascade.rois import (
+    AllLevelsPooler,
+    GroundTruth,
+    ImageVectorPooler,
+    LegacyRoIAlignPooler,
+    LevelRule,
+    RoIContext,
+    RoIs,
+    SemanticPooler,
+    SingleLevelPooler,
+    SummedPoolers,
+    row_chunks,
+)
 from htd.modeling.cascade.sampling import ReassigningMatcher, RoILabeler, RoISampler
-from htd.modeling.cascade.stage import BestForegroundClass, CascadeStage, SampledOrBestClass, of_class
+from htd.modeling.cascade.stage import (
+    BestForegroundClass,
+    BoxLosses,
+    CascadeStage,
+    SampledOrBestClass,
+    of_class,
+)
 
 __all__ = [
     "AllLevelsPooler",
     "BestForegroundClass",
+    "BoxLosses",
     "CascadeStage",
-    "Classified",
+    "ClassificationOutput",
     "ContextParts",
     "ConvMaskHead",
-    "DecoupledHead",
-    "DetectionSelector",
-    "FCRegression",
+    "DetectionPostProcessing",
     "FCStack",
     "GroundTruth",
-    "ImageVector",
+    "ImageVectorPooler",
     "IndependentHeads",
     "LastStage",
     "LegacyMaskTargets",
@@ -61,7 +64,6 @@ __all__ = [
     "MeanLogits",
     "MeanProbabilities",
     "NoMasks",
-    "NoVector",
     "ReassigningMatcher",
     "RefinedPositives",
     "RoIContext",
@@ -72,14 +74,12 @@ __all__ = [
     "SampledOrBestClass",
     "SampledPositives",
     "SharedFCHead",
-    "SharedMapPooler",
+    "SemanticPooler",
     "SingleLevelPooler",
     "StagedROIHeads",
     "SummedPoolers",
-    "VectorAugmentedPooler",
     "box_dim",
     "box_predictor",
-    "flat_features",
     "init_conv",
     "init_predictor",
     "legacy_paste",

@@ -15,9 +15,8 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from htd.modeling.cascade.ground_truth import GroundTruth
 from htd.modeling.cascade.mask_targets import mask_targets
-from htd.modeling.cascade.rois import RoIContext
+from htd.modeling.cascade.rois import GroundTruth, RoIContext
 from htd.modeling.cascade.stage import CascadeStage
 
 
@@ -44,7 +43,7 @@ class MaskBranch(nn.Module):
     Paper: Hybrid Task Cascade, section 3.1; with one head Mask R-CNN, section 3.
 
     Args:
-        features: gives RoI features (P, C, S, S), see :mod:`htd.modeling.cascade.pooling`.
+        features: gives RoI features (P, C, S, S), see :mod:`htd.modeling.cascade.rois`.
         heads: :class:`ConvMaskHead`, in the order of the stages.
         flow: how the heads depend on each other, :class:`IndependentHeads` or HTC's information flow.
         roi_rule: chooses the RoIs that masks are learnt from, see :mod:`htd.modeling.cascade.mask_rois`.
@@ -140,7 +139,7 @@ class MaskBranch(nn.Module):
                 ``pred_masks`` (P_i, 1, 2S, 2S), probabilities in the frame of the box.
         """
         boxes = [
-            context.convention.rescale(d.pred_boxes.tensor, d.image_size, size)
+            context.box_convention.rescale(d.pred_boxes.tensor, d.image_size, size)
             for d, size in zip(detections, context.image_sizes, strict=True)
         ]
         classes = torch.cat([d.pred_classes for d in detections])

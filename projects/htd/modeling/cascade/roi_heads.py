@@ -1,4 +1,8 @@
-"""RoI heads as a list of stages: Faster R-CNN, Cascade R-CNN and their relatives."""
+"""RoI heads as a list of stages: Faster R-CNN, Cascade R-CNN and their relatives.
+
+Symbols: N images of a batch, R RoIs, P detections, C channels. Boxes are XYXY in pixels of the resized input
+unless another frame is named; sizes are (height, width).
+"""
 
 from __future__ import annotations
 
@@ -9,45 +13,61 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from htd.errors import UserError
 from htd.layers import ContinuousBoxes, FeatureTable
-from htd.modeling.cascade.ground_truth import GroundTruth
-from htd.modeling.cascade.heads import Classified
-from htd.modeling.cascade.prediction import RoIPredictions
-from htd.modeling.cascade.rois import LevelRule, RoIContext, RoIs
+from htd.modeling.cascade.postprocessing import DetectionPostProcessing, RoIPredictions
+from htd.modeling.cascade.rois import GroundTruth, LevelRule, RoIContext
 from htd.modeling.cascade.stage import CascadeStage
 from htd.modeling.metrics import PERIOD, storage_every, write
 
 
-class ContextParts(nn.ModuleDict):
-    """Parts by name, given as keywords, because a lazy config builds nothing inside a plain dict."""
+class ContextParts(nn.Module):
+    """The parts that run once for a batch, before any stage.
 
-    def __init__(self, **parts: nn.Module):
-        super().__init__(parts)
+    Args:
+        image_vector: called with (features, ground truth or None), returns a vector (N, C) for each image and
+            a dict of losses.
+        semantic: called alike, returns the features of a semantic branch as a table of one map, and losses.
+    """
+
+    def __init__(self, *, image_vector: nn.Module | None = None, semantic: nn.Module | None = None):
+        super().__init__()
+        self.global_vector = image_vector  # the name that checkpoints have for it
+        self.semantic = semantic
+
+    def forward(
+        self, features: Mapping[str, Tensor], truth: GroundTruth | None
+    ) -> tuple[Tensor | None, FeatureTable | None, dict[str, Tensor]]:
+        """Return the image vector, the semantic features, each None without its part, and the losses."""
+        image_vector, semantic_features, losses = None, None, {}
+        if self.global_vector is not None:
+            image_vector, losses = self.global_vector(features, truth)
+        if self.semantic is not None:
+            semantic_features, semantic_losses = self.semantic(features, truth)
+            losses = losses | semantic_losses
+        return image_vector, semantic_features, losses
 
 
 @ROI_HEADS_REGISTRY.register()
 class StagedROIHeads(nn.Module):
     """Runs stages one after the other, each on the boxes that the one before has refined.
 
-    Paper: Cascade R-CNN, section 4. One stage gives Faster R-CNN. Whether a stage draws its
-    samples anew is its sampler's rule; how the stages' scores are joined is the fusion's.
+    Paper: Cascade R-CNN, section 4, https://arxiv.org/abs/1712.00726. One stage gives Faster R-CNN. Whether a
+    stage draws a new sample is its sampler's rule; how the stages' scores are joined is the fusion's.
 
     Args:
         in_features: names of the maps that RoI features are pooled from, finest first.
-        strides: pixels of the resized input a cell of each of these maps.
+        strides: pixels of the resized input per cell of each of these maps.
         num_classes: K; not read here, stated once for the parts to refer to.
-        context: parts run once a batch. Each is called with (features, ground truth or None) and returns
-            what the parts of the stages find under its name, and its losses.
+        context: what runs once per batch.
         level_rule: assigns boxes to ``in_features``.
         stages: the stages in order.
-        fusion: joins the stages' logits to scores, see :mod:`htd.modeling.cascade.prediction`.
-        selection: turns predictions into detections.
+        fusion: joins the stages' logits to scores, see :mod:`htd.modeling.cascade.postprocessing`.
+        postprocessing: turns predictions into detections.
         mask_branch: gives the detections masks, see :mod:`htd.modeling.cascade.masks`.
-        convention: clips and rescales boxes, see :mod:`htd.layers.boxes`; continuous if None.
 
-    Raises:
-        UserError: there is no stage, or there are more mask heads than stages.
+    Attributes:
+        box_convention: what the corners of boxes mean, see :mod:`htd.layers.boxes`; set by the
+            meta-architecture.
     """
 
     def __init__(
@@ -60,9 +80,8 @@ class StagedROIHeads(nn.Module):
         level_rule: LevelRule,
         stages: Sequence[CascadeStage],
         fusion,
-        selection,
+        postprocessing: DetectionPostProcessing,
         mask_branch: nn.Module,
-        convention: ContinuousBoxes | None = None,
     ):
         super().__init__()
         self.in_features = list(in_features)
@@ -72,15 +91,15 @@ class StagedROIHeads(nn.Module):
         self.level_rule = level_rule
         self.stages = nn.ModuleList(stages)
         self.fusion = fusion
-        self.selection = selection
+        self.postprocessing = postprocessing
         self.mask_branch = mask_branch
-        self.convention = convention or ContinuousBoxes()
+        self.box_convention = ContinuousBoxes()
         if not len(self.stages):
-            raise UserError("roi_heads.stages is empty; give one stage at least")
+            raise ValueError("stages is empty; give at least one stage")
         if mask_branch.num_heads > len(self.stages):
-            raise UserError(
-                f"the mask branch has {mask_branch.num_heads} heads for {len(self.stages)} stages; leave out "
-                "heads (mask_branch.heads, loss_weights and flow.num_heads), or add stages"
+            raise ValueError(
+                f"mask_branch has {mask_branch.num_heads} heads for {len(self.stages)} stages; at most one "
+                "per stage is possible"
             )
 
     def forward(
@@ -90,45 +109,61 @@ class StagedROIHeads(nn.Module):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
         sem_seg: Tensor | None = None,
+        *,
+        output_sizes: Sequence[tuple[float, float]] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Train on, or detect in, a batch of N images.
 
         Args:
             images: only ``image_sizes`` is read: (height, width) without padding.
             features: maps (N, C, H, W) by name.
-            proposals: N items with ``proposal_boxes``, pixels of the resized input.
+            proposals: N items with ``proposal_boxes``.
             targets: N items with ``gt_boxes``, ``gt_classes`` and, for a mask branch, ``gt_masks``; needed
                 when training.
             sem_seg: (N, H, W) int64 of the padded input; needed when training a semantic branch.
+            output_sizes: frames to bring the detections of the N images to; None leaves them in the resized
+                input.
 
         Returns:
             When training the proposals and the losses: those of the stages (``loss_cls``,
             ``loss_box_reg``) and, of a mask branch, ``loss_mask`` (with ``_stage<k>`` if there are several
-            stages), and those of the context parts. Else N items with ``pred_boxes``, ``scores`` and
-            ``pred_classes`` in the resized input and, of a mask branch, ``pred_masks`` (P, 1, M, M),
-            probabilities in the frame of each box; and no losses.
+            stages), and those of the context parts. Else what :meth:`forward_with_given_boxes` returns, with
+            ``pred_boxes``, ``scores`` and ``pred_classes``, and no losses.
         """
-        if not self.training:
-            context, _ = self.make_context(images.image_sizes, features)
-            detections = [self.selection(p) for p in self.predict(context, proposals)]
-            self.mask_branch.add_masks(context, detections)
-            return detections, {}
-        truth = GroundTruth(targets, sem_seg)
-        context, losses = self.make_context(images.image_sizes, features, truth)
-        losses.update(self._stage_losses(context, proposals, truth))
-        return proposals, losses
+        if self.training:
+            truth = GroundTruth(targets, sem_seg)
+            context, losses = self.make_context(images.image_sizes, features, truth)
+            return proposals, losses | self._stage_losses(context, proposals, truth)
+        context, _ = self.make_context(images.image_sizes, features)
+        detections = self.select(self.predict(context, proposals), output_sizes)
+        return self.add_masks(context, detections, output_sizes), {}
 
     def forward_with_given_boxes(
-        self, features: Mapping[str, Tensor], instances: list[Instances]
+        self,
+        features: Mapping[str, Tensor],
+        instances: list[Instances],
+        *,
+        output_sizes: Sequence[tuple[float, float]] | None = None,
     ) -> list[Instances]:
-        """Add masks to N items that have ``pred_boxes`` and ``pred_classes`` in the resized input.
+        """Add masks to N items that have ``pred_boxes`` and ``pred_classes``.
 
-        Nothing is added without a mask branch. Returns the items. Detectron2's test-time augmentation
-        calls this.
+        Returns:
+            The items in the frames of ``output_sizes`` and, of a mask branch, with ``pred_masks``: (P,
+            height, width) bool in that frame, or without sizes (P, 1, M, M), probabilities in the frame of
+            each box.
         """
         context, _ = self.make_context([x.image_size for x in instances], features)
-        self.mask_branch.add_masks(context, instances)
-        return instances
+        if output_sizes is not None:
+            rescale = self.box_convention.rescale
+            instances = [
+                Instances(
+                    size,
+                    **x.get_fields()
+                    | {"pred_boxes": Boxes(rescale(x.pred_boxes.tensor, x.image_size, size))},
+                )
+                for x, size in zip(instances, output_sizes, strict=True)
+            ]
+        return self.add_masks(context, instances, output_sizes)
 
     def make_context(
         self,
@@ -137,102 +172,110 @@ class StagedROIHeads(nn.Module):
         truth: GroundTruth | None = None,
     ) -> tuple[RoIContext, dict[str, Tensor]]:
         """Compute what the stages share from maps (N, C, H_l, W_l), and its losses if there is truth."""
-        shared, losses = {}, {}
-        for name, part in self.context.items():
-            shared[name], part_losses = part(features, truth)
-            losses.update(part_losses)
+        image_vector, semantic_features, losses = self.context(features, truth)
         table = FeatureTable([features[name] for name in self.in_features], self.strides)
-        return RoIContext(table, image_sizes, self.level_rule, shared, self.convention), losses
+        context = RoIContext(
+            table, image_sizes, self.level_rule, image_vector, semantic_features, self.box_convention
+        )
+        return context, losses
 
     def _stage_losses(
         self, context: RoIContext, proposals: list[Instances], truth: GroundTruth
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        previous: Classified | None = None
+        classifier: nn.Linear | None = None
         last = len(self.stages) - 1
         first_with_mask = len(self.stages) - self.mask_branch.num_heads
         for k, stage in enumerate(self.stages):
             samples = stage.sampler(proposals, truth.instances)
+            classes = torch.cat([s.gt_classes for s in samples])
             rois = context.rois([s.proposal_boxes.tensor for s in samples])
-            classified = stage.head.classify(context, rois, previous)
+            read = (classifier,) if stage.head.reads_classifier else ()
+            output = stage.head.classify(context, rois, *read)
+            classifier = output.classifier
+
             has_mask = k >= first_with_mask
             refines = k < last or (has_mask and self.mask_branch.roi_rule.needs_refined)
-            rows = torch.arange(len(rois), device=rois.boxes.device)
-            if not refines:
-                # Nobody reads the refined boxes: only those with a target are regressed.
-                rows = rows[torch.cat([s.gt_classes for s in samples]) < stage.num_classes]
-            deltas = stage.head.regress(context, rois, classified, rows)
-            of_stage = stage.losses(classified, deltas, rows, samples)
-            proposals = self._refined(context, stage, samples, rois, classified, deltas) if refines else None
+            rows = torch.arange(len(classes), device=classes.device)
+            if not refines:  # only RoIs with a box target have to be regressed
+                rows = rows[classes < stage.num_classes]
+            deltas = stage.head.regress(context, rois, output, rows)
+            stage_losses = stage.losses(stage, output, deltas, rows, samples)
+            if refines:
+                boxes = stage.refine(context, rois, output, deltas, classes)
+                proposals = [
+                    Instances(s.image_size, proposal_boxes=Boxes(b), is_gt=s.is_gt)
+                    for s, b in zip(samples, boxes, strict=True)
+                ]
             if has_mask:
                 head = k - first_with_mask
-                of_stage |= self.mask_branch.losses(head, context, stage, samples, proposals, truth)
+                stage_losses |= self.mask_branch.losses(head, context, stage, samples, proposals, truth)
             suffix = f"_stage{k}" if last else ""
-            losses |= {name + suffix: value for name, value in of_stage.items()}
+            losses |= {name + suffix: value for name, value in stage_losses.items()}
             if (storage := storage_every(PERIOD)) is not None:
-                write(storage, stage.metrics(classified, samples), suffix)
-            previous = classified
+                write(storage, stage.losses.metrics(output, samples), suffix)
         return losses
-
-    @staticmethod
-    def _refined(
-        context: RoIContext,
-        stage: CascadeStage,
-        samples: list[Instances],
-        rois: RoIs,
-        classified: Classified,
-        deltas: Tensor,
-    ) -> list[Instances]:
-        classes = torch.cat([s.gt_classes for s in samples])
-        refined = stage.refine(context, rois, classified, deltas, classes)
-        return [
-            Instances(s.image_size, proposal_boxes=Boxes(b), is_gt=s.is_gt)
-            for s, b in zip(samples, refined, strict=True)
-        ]
 
     def predict(
         self, context: RoIContext, proposals: list[Instances], *, every_roi: bool = False
     ) -> list[RoIPredictions]:
         """Return the predictions of each image in the frame of the resized input.
 
-        Only RoIs that the selection may keep are in it: the last regression is not run for others.
+        Only RoIs that the post-processing may keep are in it: the last regression is not run for others.
 
         Args:
             context: of the batch.
-            proposals: one ``Instances`` an image with ``proposal_boxes``.
+            proposals: N items with ``proposal_boxes``.
             every_roi: keep all RoIs, in the order of the proposals.
         """
         boxes = [p.proposal_boxes.tensor for p in proposals]
         logits: list[Tensor] = []
-        previous: Classified | None = None
-        for stage in self.stages[:-1]:
+        classifier: nn.Linear | None = None
+        for k, stage in enumerate(self.stages):
             rois = context.rois(boxes)
-            previous = stage.head.classify(context, rois, previous)
-            logits.append(previous.logits)
-            rows = torch.arange(len(rois), device=rois.boxes.device)
-            deltas = stage.head.regress(context, rois, previous, rows)
-            boxes = stage.refine(context, rois, previous, deltas)
-        return self._predict_last(context, boxes, logits, previous, every_roi)
+            read = (classifier,) if stage.head.reads_classifier else ()
+            output = stage.head.classify(context, rois, *read)
+            classifier = output.classifier
+            logits.append(output.logits)
+            if k < len(self.stages) - 1:
+                rows = torch.arange(len(rois.boxes), device=rois.boxes.device)
+                deltas = stage.head.regress(context, rois, output, rows)
+                boxes = stage.refine(context, rois, output, deltas)
 
-    def _predict_last(
-        self,
-        context: RoIContext,
-        boxes: list[Tensor],
-        logits: list[Tensor],
-        previous: Classified | None,
-        every_roi: bool,
-    ) -> list[RoIPredictions]:
-        stage = self.stages[-1]
-        rois = context.rois(boxes)
-        classified = stage.head.classify(context, rois, previous)
-        scores = self.fusion([*logits, classified.logits])
-        rows = (self.selection.may_keep(scores) | every_roi).nonzero().squeeze(1)
-        deltas = stage.head.regress(context, rois, classified, rows)
-        decoded = stage.decode(deltas, classified.boxes[rows])
+        scores = self.fusion(logits)
+        rows = (self.postprocessing.may_keep(scores) | every_roi).nonzero()[:, 0]
+        deltas = stage.head.regress(context, rois, output, rows)
+        decoded = stage.decode(deltas, output.boxes[rows])
         predictions = []
         for i, size in enumerate(context.image_sizes):
-            of_image = rois.image_index[rows] == i
-            clipped = self.convention.clip(decoded[of_image].unflatten(1, (-1, 4)), size).flatten(1)
-            found = RoIPredictions(clipped, scores[rows][of_image], tuple(size), self.convention)
-            predictions.append(found)
+            in_image = rois.image_index[rows] == i
+            clipped = self.box_convention.clip(decoded[in_image].unflatten(1, (-1, 4)), size).flatten(1)
+            predictions.append(
+                RoIPredictions(clipped, scores[rows][in_image], tuple(size), self.box_convention)
+            )
         return predictions
+
+    def select(
+        self,
+        predictions: Sequence[RoIPredictions],
+        output_sizes: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Instances]:
+        """Bring predictions to the frames of ``output_sizes``, if given, and choose the detections there.
+
+        Returns:
+            ``pred_boxes``, ``scores`` and ``pred_classes`` of each image, best first.
+        """
+        if output_sizes is not None:
+            predictions = [p.resized(*size) for p, size in zip(predictions, output_sizes, strict=True)]
+        return [self.postprocessing(p) for p in predictions]
+
+    def add_masks(
+        self,
+        context: RoIContext,
+        detections: list[Instances],
+        output_sizes: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Instances]:
+        """Add masks as :meth:`forward_with_given_boxes` does to detections in the frames of
+        ``output_sizes``."""
+        self.mask_branch.add_masks(context, detections)
+        return detections if output_sizes is None else [self.mask_branch.paste(x) for x in detections]

@@ -19,7 +19,7 @@ from torch import Tensor
 from htd.layers import low_quality_matches
 
 
-def _samples(
+def _labeled(
     boxes: Boxes, matched: Tensor, positive: Tensor, target: Instances, num_classes: int
 ) -> Instances:
     samples = Instances(target.image_size, proposal_boxes=boxes)
@@ -35,9 +35,9 @@ def _samples(
 class ReassigningMatcher(Matcher):
     """Matches boxes at one IoU; a ground truth takes those that are its best from other ground truths.
 
-    Like Detectron2's ``Matcher`` with ``allow_low_quality_matches``, but a ground truth claims nothing
-    below the IoU, and a claimed box is also assigned to it (the published detectors' rule). So no box turns
-    positive; a box that overlaps two objects may change from one to the other.
+    Like Detectron2's ``Matcher`` with ``allow_low_quality_matches``, but a ground truth takes nothing
+    below the IoU, and a box that it takes is also assigned to it (the published detectors' rule). So no box
+    turns positive; a box that overlaps two objects may change from one to the other.
 
     Args:
         iou: least IoU of a positive.
@@ -50,8 +50,8 @@ class ReassigningMatcher(Matcher):
     def __call__(self, match_quality_matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return index and label (1 positive, 0 background), both (R,), for an IoU matrix (G, R)."""
         matched, labels = super().__call__(match_quality_matrix)
-        claimed_by = low_quality_matches(match_quality_matrix, self.iou)
-        return torch.where(claimed_by >= 0, claimed_by, matched), labels
+        best_of = low_quality_matches(match_quality_matrix, self.iou)
+        return torch.where(best_of >= 0, best_of, matched), labels
 
 
 class RoILabeler:
@@ -69,7 +69,7 @@ class RoILabeler:
     def label(self, boxes: Boxes, target: Instances) -> Instances:
         """Label the boxes of one image."""
         matched, label = self.matcher(pairwise_iou(target.gt_boxes, boxes))
-        return _samples(boxes, matched, label == 1, target, self.num_classes)
+        return _labeled(boxes, matched, label == 1, target, self.num_classes)
 
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
@@ -102,23 +102,18 @@ class RoISampler(RoILabeler):
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
 
-    def candidates(self, proposals: Instances, target: Instances) -> Instances:
-        """Return the labelled ground truth and proposals of one image."""
-        boxes = proposals.proposal_boxes
-        if proposals.has("is_gt"):
-            boxes = boxes[~proposals.is_gt]
-        num_gt = len(target)
-        itself = torch.arange(num_gt, device=boxes.device)
-        truth = _samples(target.gt_boxes, itself, itself >= 0, target, self.num_classes)
-        truth.is_gt = itself >= 0
-        return Instances.cat([truth, self.label(boxes, target)])
-
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
         """Draw the sample of every image; see the module's header for the fields."""
         samples = []
         for proposals_i, target in zip(proposals, targets, strict=True):
-            candidates = self.candidates(proposals_i, target)
+            boxes = proposals_i.proposal_boxes
+            if proposals_i.has("is_gt"):
+                boxes = boxes[~proposals_i.is_gt]
+            itself = torch.arange(len(target), device=boxes.device)
+            truth = _labeled(target.gt_boxes, itself, itself >= 0, target, self.num_classes)
+            truth.is_gt = itself >= 0
+            candidates = Instances.cat([truth, self.label(boxes, target)])
             positive, negative = subsample_labels(
                 candidates.gt_classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
             )

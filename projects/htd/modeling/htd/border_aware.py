@@ -1,4 +1,4 @@
-"""BA of HTD: boxes are regressed from features of all levels, with the border of the finest.
+"""BA: the features that boxes are regressed from: of all levels, with the border of the finest.
 
 Symbols: R RoIs, L pyramid levels, C channels, S side of the pooled map. "levels" are the RoIs'
 features on every level, (L, R, C, S, S), finest first.
@@ -11,12 +11,6 @@ from collections.abc import Sequence
 import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
-
-from htd.modeling.cascade import RoIContext, RoIs, box_predictor, row_chunks
-
-# RoIs in one pass of the tower at inference. It bounds the memory, whatever the number of RoIs, and on a CPU
-# 64 at a time are a little faster than more.
-ROIS_AT_ONCE = 64
 
 
 def _interior(size: int, edge: int, like: Tensor) -> Tensor:
@@ -54,7 +48,9 @@ def halve_border(x: Tensor, edge: int) -> Tensor:
 class LevelWeightedTerm(nn.Module):
     """Sum of the levels' features, weighted by a softmax over levels.
 
-    Paper: HTD, adaptive weight learning. The same two layers score the spatial mean of each level.
+    The same two layers score the spatial mean of each level.
+
+    Paper: HTD, overview figure (adaptive weight learning), https://doi.org/10.1109/TIP.2021.3126423.
 
     Args:
         channels: C.
@@ -79,7 +75,9 @@ class LevelWeightedTerm(nn.Module):
 class BorderTerm(nn.Module):
     """The finest level's features in the outer cells, zero inside.
 
-    Paper: HTD, texture suppression; the published implementation suppresses the interior wholly.
+    The published implementation suppresses the interior wholly.
+
+    Paper: HTD, overview figure (texture suppression), https://doi.org/10.1109/TIP.2021.3126423.
 
     Args:
         edge: width of the border in cells.
@@ -95,7 +93,7 @@ class BorderTerm(nn.Module):
 
 
 class BorderAwareFeatures(nn.Module):
-    """Sum of terms, each a function of the levels' features (HTD, BA).
+    """Sum of terms, each a function of the levels' features.
 
     Args:
         terms: such as :class:`LevelWeightedTerm` and :class:`BorderTerm`; none give zeros.
@@ -194,56 +192,3 @@ def _conv_norm_relu(in_channels: int, out_channels: int, norm: nn.Module) -> Con
     layer = Conv2d(in_channels, out_channels, 3, padding=1, bias=False, norm=norm, activation=activation)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
-
-
-class BorderAwareRegression(nn.Module):
-    """The regression branch of HTD's second stage.
-
-    Paper: HTD, figure 2 (regression of the heterogeneous head). The published implementation adds
-    the image vector and the border-aware features to the single-level features of the RoI, which
-    are those of one of the levels and so need not be pooled again.
-
-    Args:
-        pooler: gives the RoIs' features on every level (L, R, C, S, S).
-        vector: gives the image vector (R, C) of each RoI.
-        features: :class:`BorderAwareFeatures`.
-        fusion: joins them with the single-level features.
-        tower: :class:`ConvTower`.
-        num_classes: K.
-        class_agnostic: one box a RoI (B = 4) instead of one a class (B = 4K).
-    """
-
-    def __init__(
-        self,
-        *,
-        pooler: nn.Module,
-        vector: nn.Module,
-        features: nn.Module,
-        fusion,
-        tower: ConvTower,
-        num_classes: int,
-        class_agnostic: bool = True,
-    ):
-        super().__init__()
-        self.pooler = pooler
-        self.vector = vector
-        self.features = features
-        self.fusion = fusion
-        self.tower = tower
-        self.bbox_pred = box_predictor(tower.out_channels, num_classes, class_agnostic)
-
-    def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
-        """Return deltas (R, B)."""
-        at_once = max(len(rois), 1) if torch.is_grad_enabled() else ROIS_AT_ONCE
-        chunks = row_chunks(len(rois), at_once)
-        return torch.cat([self._regress_rows(context, rois[rows]) for rows in chunks])
-
-    def _regress_rows(self, context: RoIContext, rois: RoIs) -> Tensor:
-        levels = self.pooler(context, rois)
-        single = levels[rois.levels, torch.arange(len(rois), device=rois.levels.device)]
-        single = single + self.vector(context, rois)[:, :, None, None]
-        return self.bbox_pred(self.embed(single, self.features(levels)))
-
-    def embed(self, single: Tensor, enhanced: Tensor) -> Tensor:
-        """Return the predictor's input (R, D) for two (R, C, S, S) maps, the first with the vector."""
-        return self.tower(self.fusion(single, enhanced)).mean(dim=(2, 3))

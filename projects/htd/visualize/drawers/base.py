@@ -164,8 +164,8 @@ def roi_origins(
     origins = []
     for box, k in zip(scene.detections.pred_boxes.tensor, scene.detections.pred_classes, strict=True):
         refined = of_class(decoded, torch.full((len(decoded),), int(k), device=decoded.device))
-        clipped = context.convention.clip(refined, context.image_sizes[0])
-        distance = (in_image(clipped, scene, context.convention) - box).abs().sum(dim=1)
+        clipped = context.box_convention.clip(refined, context.image_sizes[0])
+        distance = (in_image(clipped, scene, context.box_convention) - box).abs().sum(dim=1)
         origins.append(int(distance.argmin()))
     return origins
 

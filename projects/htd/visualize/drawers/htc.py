@@ -98,7 +98,7 @@ def stage_masks(branch: MaskBranch, calls: Mapping[str, list[Call]], scene: Scen
     """
     shown = scene.detections[: scene.max_regions]
     context, rois = calls["rois"][-1].inputs
-    boxes = in_image(rois.boxes, scene, context.convention)
+    boxes = in_image(rois.boxes, scene, context.box_convention)
     nearest = torch.cdist(shown.pred_boxes.tensor.float(), boxes, p=1).argmin(dim=1).to(rois.boxes.device)
     classes = shown.pred_classes.to(nearest.device)
     inputs = [calls[f"head{k}"][-1].inputs[0] for k in range(branch.num_heads)]

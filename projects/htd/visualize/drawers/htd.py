@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from htd.layers import ContinuousBoxes
-from htd.modeling.cascade import CascadeStage, DecoupledHead, RoIContext, RoIs
-from htd.modeling.htd import BorderTerm, LevelWeightedTerm, ProposalGraph
-from htd.modeling.htd.graph_classification import class_semantics
+from htd.modeling.cascade import CascadeStage, RoIContext, RoIs
+from htd.modeling.htd import BorderTerm, DecoupledHead, LevelWeightedTerm, ProposalGraph
+from htd.modeling.htd.graph import class_semantics
 from htd.visualize.closeup import Bar, Closeup, Style, draw_closeups
 from htd.visualize.drawers.base import (
     Call,
@@ -96,7 +96,7 @@ class HTDDrawer(Drawer):
         shown = shown_once(roi_origins(self.stage, *seen, scene), scene)
         grid = [[self._regression(seen, calls, roi, d, scene) for roi, d in shown.items()]]
         if "graph" in calls:
-            call, convention = calls["graph"][-1], seen.context.convention
+            call, convention = calls["graph"][-1], seen.context.box_convention
             rois = ((index_of(call.inputs[1].boxes, seen.boxes[roi]), d) for roi, d in shown.items())
             grid.append([_neighborhood(call, roi, d, scene, convention) for roi, d in rois])
         return draw_closeups(scene.image_rgb, grid)
@@ -105,7 +105,7 @@ class HTDDrawer(Drawer):
         self, seen: Regressed, calls: Mapping[str, list[Call]], roi: int, detection: int, scene: Scene
     ) -> Closeup:
         """Return the close-up of a regressed RoI."""
-        box = in_image(seen.boxes[roi : roi + 1], scene, seen.context.convention)[0]
+        box = in_image(seen.boxes[roi : roi + 1], scene, seen.context.box_convention)[0]
         drawn = [(_DETECTION, scene.detections.pred_boxes.tensor[detection].numpy()), (_ROI, box.numpy())]
         if "border" in calls:
             bins = calls["border"][-1].output.shape[-1]

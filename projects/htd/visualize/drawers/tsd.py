@@ -113,7 +113,7 @@ def origins(stage: nn.Module, seen: Seen, scene: Scene) -> list[int]:
 
 def marks(seen: Seen, roi: int, detection: int, scene: Scene) -> list[tuple[Style, np.ndarray]]:
     """Return what is drawn, in the frame of the image, of a RoI and the detection from it."""
-    proposal = in_image(seen.boxes[roi : roi + 1], scene, seen.context.convention)
+    proposal = in_image(seen.boxes[roi : roi + 1], scene, seen.context.box_convention)
     box = scene.detections.pred_boxes.tensor[detection]
     drawn = [(_DETECTION, box.numpy()), (_PROPOSAL, proposal[0].numpy())]
     if seen.shifts is not None:

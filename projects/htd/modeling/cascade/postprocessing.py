@@ -1,4 +1,4 @@
-"""From the logits and boxes of a cascade to detections.
+"""From the logits and boxes of a cascade to detections: fusion of stages, threshold, NMS.
 
 Symbols: R RoIs of one image, K foreground classes.
 """
@@ -47,23 +47,22 @@ class RoIPredictions:
         boxes: (R, 4), (R, 4K) or (R, 4K + 4), clipped to the image, pixels of the frame ``image_size`` names.
         scores: (R, K + 1), background last.
         image_size: (height, width) of the frame.
-        convention: rescales boxes, see :mod:`htd.layers.boxes`.
+        box_convention: rescales boxes, see :mod:`htd.layers.boxes`.
     """
 
     boxes: Tensor
     scores: Tensor
     image_size: tuple[float, float]
-    convention: ContinuousBoxes = field(default_factory=ContinuousBoxes)
+    box_convention: ContinuousBoxes = field(default_factory=ContinuousBoxes)
 
     def resized(self, height: float, width: float) -> RoIPredictions:
         """Return the predictions in a frame of ``height`` x ``width`` pixels. Nothing is clipped."""
-        size = (height, width)
-        each = self.boxes.unflatten(1, (-1, 4))
-        boxes = self.convention.rescale(each, self.image_size, size).flatten(1)
+        size, boxes = (height, width), self.boxes.unflatten(1, (-1, 4))
+        boxes = self.box_convention.rescale(boxes, self.image_size, size).flatten(1)
         return replace(self, boxes=boxes, image_size=size)
 
 
-class DetectionSelector:
+class DetectionPostProcessing:
     """Turns predictions into detections: score threshold, class-wise NMS, best by score.
 
     Args:
@@ -89,12 +88,14 @@ class DetectionSelector:
         boxes, scores = predictions.boxes.float(), predictions.scores[:, :-1]
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         rows, classes = ((scores > self.score_threshold) & finite[:, None]).nonzero(as_tuple=True)
-        each = boxes.unflatten(1, (-1, 4))
-        each = each[rows, 0] if each.shape[1] == 1 else each[rows, classes]
-        keep, kept_scores = suppress_best(self.nms, each, scores[rows, classes], classes, self.max_detections)
+        boxes = boxes.unflatten(1, (-1, 4))
+        boxes = boxes[rows, 0] if boxes.shape[1] == 1 else boxes[rows, classes]
+        keep, kept_scores = suppress_best(
+            self.nms, boxes, scores[rows, classes], classes, self.max_detections
+        )
         return Instances(
             predictions.image_size,
-            pred_boxes=Boxes(each[keep]),
+            pred_boxes=Boxes(boxes[keep]),
             scores=kept_scores,
             pred_classes=classes[keep],
         )

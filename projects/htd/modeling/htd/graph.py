@@ -1,4 +1,4 @@
-"""PGraph of HTD: each RoI is classified together with the others of its image and level.
+"""PGraph: each RoI is classified together with the others of its image and level.
 
 Symbols: R RoIs, n of one image and level, K foreground classes, C channels, S side of the pooled
 map, D width of the embedding.
@@ -6,21 +6,19 @@ map, D width of the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from htd.layers.sampling import full_precision
-from htd.modeling.cascade import Classified, FCStack, RoIContext, RoIs, init_predictor
+from htd.modeling.cascade import RoIs
 
 
 def overlap_mask(boxes: Tensor) -> Tensor:
     """Return (n, n) float: 1 where two boxes (n, 4) overlap, and on the diagonal; else 0.
 
     A box without area overlaps nothing, itself included; the diagonal is set so that it still
-    has one neighbour.
+    has one neighbor.
     """
     low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
@@ -32,7 +30,7 @@ def overlap_mask(boxes: Tensor) -> Tensor:
 def spatial_aggregation(mask: Tensor, features: Tensor) -> Tensor:
     """Average features (n, D) over overlapping boxes: D^-1/2 M D^-1/2 x, D the row sums of M.
 
-    Paper: HTD, local spatial aggregation of PGraph.
+    Paper: HTD, overview figure (PGraph, local spatial aggregation), https://doi.org/10.1109/TIP.2021.3126423.
 
     Args:
         mask: M (n, n), symmetric, with ones on the diagonal.
@@ -43,11 +41,12 @@ def spatial_aggregation(mask: Tensor, features: Tensor) -> Tensor:
 
 
 def semantic_attention(mask: Tensor, semantics: Tensor) -> Tensor:
-    """Return row-stochastic weights (n, n) by the likeness of boxes that do not overlap.
+    """Return row-stochastic weights (n, n) by the similarity of boxes that do not overlap.
 
-    Paper: HTD, global semantic interaction of PGraph. As in the published implementation a masked
-    pair has logit 0, not minus infinity, so it keeps the weight of exp(0). The products reach the
-    size where half precision would turn the softmax into a maximum: computed in float32.
+    Paper: HTD, overview figure (PGraph, global semantic interaction),
+    https://doi.org/10.1109/TIP.2021.3126423. As in the published implementation a masked pair has logit 0,
+    not minus infinity, so it keeps the weight of exp(0). The products reach the size where half precision
+    would turn the softmax into a maximum: computed in float32.
 
     Args:
         mask: M (n, n), 1 for pairs left out.
@@ -82,8 +81,9 @@ class NoGraph(nn.Module):
 class ProposalGraph(nn.Module):
     """Graph reasoning among the RoIs of one image and one pyramid level.
 
-    Paper: HTD, PGraph. Features are averaged over overlapping RoIs first, then mixed by semantic
-    likeness among those that do not overlap, then transformed by a layer of the level's own.
+    Paper: HTD, overview figure (PGraph), https://doi.org/10.1109/TIP.2021.3126423. Features are averaged over
+    overlapping RoIs first, then mixed by semantic similarity among those that do not overlap, then
+    transformed by the level's own layer.
 
     Args:
         dim: D.
@@ -108,19 +108,6 @@ class ProposalGraph(nn.Module):
             classifier: gives the semantics, see :func:`class_semantics`.
         """
         semantics = class_semantics(embedding, classifier)
-        groups: list[tuple[int, Tensor]] = []
-        mixed: list[Tensor] = []
-        for level, of_level in enumerate(self._groups(rois)):
-            parts = [self.mix(rois.boxes[g], embedding[g], semantics[g]) for g in of_level]
-            groups += [(level, g) for g in of_level]
-            rows = torch.cat(parts) if parts else embedding[:0]
-            mixed.append(F.relu(self.transforms[level](rows)))
-        order = torch.cat([g for _, g in groups]) if groups else rois.levels
-        out = torch.cat(mixed)
-        return torch.zeros_like(out).index_copy(0, order, out)
-
-    def _groups(self, rois: RoIs) -> list[list[Tensor]]:
-        """Return, for each level, the rows of each image that has RoIs there."""
         num_levels = len(self.transforms)
         key = rois.image_index * num_levels + rois.levels
         order = key.argsort(stable=True)
@@ -128,7 +115,14 @@ class ProposalGraph(nn.Module):
         groups: list[list[Tensor]] = [[] for _ in range(num_levels)]
         for value, rows in zip(keys.tolist(), order.split(counts.tolist()), strict=True):
             groups[value % num_levels].append(rows)
-        return groups
+
+        transformed: list[Tensor] = []
+        for transform, level_groups in zip(self.transforms, groups, strict=True):
+            mixed = [self.mix(rois.boxes[g], embedding[g], semantics[g]) for g in level_groups]
+            transformed.append(F.relu(transform(torch.cat(mixed) if mixed else embedding[:0])))
+        out = torch.cat(transformed)
+        rows = [g for level_groups in groups for g in level_groups]
+        return torch.zeros_like(out).index_copy(0, torch.cat(rows) if rows else order, out)
 
     @staticmethod
     def mix(boxes: Tensor, embedding: Tensor, semantics: Tensor) -> Tensor:
@@ -142,48 +136,3 @@ class ProposalGraph(nn.Module):
         mask = overlap_mask(boxes)
         near = spatial_aggregation(mask.to(embedding.dtype), embedding)
         return semantic_attention(mask, semantics).to(near.dtype) @ near
-
-
-class GraphClassification(nn.Module):
-    """The classification branch of HTD's second stage.
-
-    Paper: HTD, figure 2 (classification of the heterogeneous head). In the published
-    implementation the image vector is added to the RoI's features and passed through the same
-    layers a second time; the graph sees the features without it.
-
-    Args:
-        features: gives RoI features (R, C, S, S) without the image vector.
-        vector: gives the image vector (R, C) of each RoI.
-        graph: :class:`ProposalGraph` or :class:`NoGraph`.
-        num_classes: K.
-        channels, resolution, fc_dims: C, S, widths of the layers; the last is D.
-    """
-
-    def __init__(
-        self,
-        *,
-        features: nn.Module,
-        vector: nn.Module,
-        graph: nn.Module,
-        num_classes: int,
-        channels: int = 256,
-        resolution: int = 7,
-        fc_dims: Sequence[int] = (1024, 1024),
-    ):
-        super().__init__()
-        self.features = features
-        self.vector = vector
-        self.graph = graph
-        self.fcs = FCStack(channels=channels, resolution=resolution, dims=fc_dims)
-        self.cls_score = init_predictor(nn.Linear(self.fcs.out_features, num_classes + 1), std=0.01)
-
-    def forward(self, context: RoIContext, rois: RoIs, previous: Classified) -> Classified:
-        """Classify R RoIs; ``previous`` supplies the classifier whose weights are the prototypes."""
-        x, vector = self.features(context, rois), self.vector(context, rois)
-        return self.classify(x, vector, rois, previous.classifier)
-
-    def classify(self, x: Tensor, vector: Tensor, rois: RoIs, classifier: nn.Linear) -> Classified:
-        """Classify by given features x (R, C, S, S) and image vectors (R, C)."""
-        embedding, base = self.fcs.forward_with_vector(x, vector)
-        features = base + self.graph(embedding, rois, classifier)
-        return Classified(self.cls_score(features), self.cls_score, features, rois.boxes)
