@@ -1,11 +1,10 @@
-"""Test-time augmentation of dense detectors: candidates of all views, suppressed together."""
+"""Test-time augmentation of dense detectors: boxes of all views, suppressed together."""
 
 import runpy
 from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.evaluation import inference_context
 from detectron2.structures import ImageList
 from omegaconf import OmegaConf
 from torch import nn
@@ -117,15 +116,6 @@ def test_a_mirrored_image_gives_mirrored_detections(kind):
     same(other, found_by(both, item), atol=1e-4)
 
 
-def test_a_symmetric_image_gains_nothing_from_its_mirrored_view():
-    """Both views find the same boxes, and of two equal ones one stays."""
-    model, item = detector(), picture()
-    left = item["image"][:, :, : SIZE[1] // 2]
-    item["image"] = torch.cat([left, left.flip(2)], dim=2)
-    views = [View(augmentations=[], mirrored=m) for m in (False, True)]
-    same(found_by(merged(model, *views), item), found_by(model, item), atol=1e-4)
-
-
 class Told(Blobs):
     """A detector that finds in a view of some width what it is told to."""
 
@@ -173,20 +163,6 @@ def test_a_batch_is_its_images_one_by_one():
     assert found["instances"].image_size == (80, 48)
 
 
-def test_without_anything_to_find():
-    several = merged(detector(threshold=0.999), View(augmentations=[]), View(augmentations=[], mirrored=True))
-    found = found_by(several, picture())
-    assert len(found) == 0 and found.image_size == SIZE
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_an_evaluation_leaves_the_model_in_its_mode(training):
-    model = detector().train(training)
-    with inference_context(merged(model, View(augmentations=[]))):
-        assert not model.training
-    assert model.training == training
-
-
 @pytest.mark.parametrize("leaf", different_but_for_the_backbone("postprocessing"))
 def test_every_dense_model_takes_views(leaf):
     """The view as it is, and the mirrored one of the mirrored image, are the model; two find no less."""
@@ -224,3 +200,20 @@ def test_the_builder_of_the_configs_makes_the_views_of_the_averaging_one():
     assert node.views == built["averaged_views"]((1333, 800), (2000, 1200)).views
     assert set(node) == {"_target_", "views"} and len(node.views) == 4
     assert OmegaConf.to_container(OmegaConf.create(node), resolve=True)
+
+
+@pytest.mark.parametrize("kind", [RescaleFirst, SuppressFirst])
+@pytest.mark.parametrize(("most", "scores"), [(50, [0.9, 0.8]), (2, [0.9])])
+def test_a_class_beyond_the_classes_is_dropped_last(kind, most, scores):
+    """It suppresses nothing of the class, but its detections of both views take their places."""
+    box, other = [10.0, 10, 30, 30], [50.0, 10, 70, 30]
+    found = {
+        96: (torch.tensor([[0.9, 0.0], [0.0, 0.85]]), torch.tensor([box, other])),
+        192: (torch.tensor([[0.0, 0.7], [0.8, 0.0]]), 2 * torch.tensor([box, other])),
+    }
+    model = Told(detector(kind).postprocessing, found).eval()
+    model.postprocessing.num_classes, model.postprocessing.max_detections = 1, most
+    result = found_by(merged(model, View(augmentations=[]), View(augmentations=[resized(128)])), picture())
+    close(result.scores, torch.tensor(scores), 1e-6)
+    close(result.pred_boxes.tensor, torch.tensor([box, other][: len(scores)]), 1e-4)
+    assert not result.pred_classes.any()

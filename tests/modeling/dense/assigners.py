@@ -1,7 +1,7 @@
-"""Priors and objects to assign, and assignments in a form that tests compare."""
+"""Priors and objects to assign, and the rules of two assigners again as plain loops."""
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from htd.modeling.dense.assigners import Predicted
 from htd.modeling.dense.boxes import Priors
@@ -80,3 +80,59 @@ def same(found, wanted):
     """Fail unless two assignments are equal; a metric's last digit depends on where in memory it stands."""
     assert torch.equal(found.gt_index, wanted.gt_index)
     torch.testing.assert_close(found.metric, wanted.metric, rtol=1e-6, atol=1e-7)
+
+
+# -- the rules object by object, without an allowance for speed
+
+
+def plain_atss(priors, valid, gt_boxes, topk=9):
+    """Return the object (P,) of each prior, -1 for background and -2 for priors that are not valid."""
+    centers, iou = priors.centers, pairwise_iou(Boxes(priors.boxes), Boxes(gt_boxes))
+    rows = torch.arange(len(priors))
+    overlaps = torch.full_like(iou, -1)
+    for g, box in enumerate(gt_boxes):
+        candidates = []
+        for level in priors.split(rows):
+            own = level[valid[level]]
+            distance = (centers[own] - (box[:2] + box[2:]) / 2).norm(dim=1)
+            candidates.append(own[distance.argsort()[:topk]])
+        candidates = torch.cat(candidates)
+        values = iou[candidates, g].double()
+        if len(candidates) > 1:
+            positive = candidates[values >= values.mean() + values.std()]
+            positive = positive[is_inside(centers[positive], box)]
+            overlaps[positive, g] = iou[positive, g]
+    return chosen(overlaps, valid)
+
+
+def plain_alignment(priors, valid, gt_boxes, gt_classes, predicted, topk=13):
+    """Return the object (P,) of each prior, as above, and its scaled alignment (P,)."""
+    iou = pairwise_iou(Boxes(predicted.boxes), Boxes(gt_boxes))
+    alignment = predicted.scores[:, gt_classes] * iou**6
+    rows = torch.nonzero(valid)[:, 0]
+    overlaps = torch.full_like(iou, -1)
+    for g, box in enumerate(gt_boxes):
+        best = rows[alignment[rows, g].argsort(descending=True)[:topk]]
+        best = best[(alignment[best, g] > 0) & is_inside(priors.centers[best], box)]
+        overlaps[best, g] = iou[best, g]
+    index, metric = chosen(overlaps, valid), torch.zeros(len(priors))
+    for g in range(len(gt_boxes)):
+        own = index == g
+        if own.any():
+            metric[own] = alignment[own, g] / (alignment[own, g].max() + 1e-7) * iou[own, g].max()
+    return index, metric
+
+
+def is_inside(points, box):
+    """Return which points (n, 2) lie more than a hundredth of a pixel inside of the box (4,)."""
+    return torch.cat([points - box[:2], box[2:] - points], dim=1).min(dim=1).values > 0.01
+
+
+def chosen(overlaps, valid):
+    """Return the first object of the highest overlap (P, G), of those from 0 on."""
+    index = torch.full((len(overlaps),), -1)
+    if overlaps.shape[1]:
+        best, first = overlaps.max(dim=1)
+        index[best >= 0] = first[best >= 0]
+    index[~valid] = -2
+    return index

@@ -77,7 +77,7 @@ def check_targets(case: Mapping[str, Tensor], matched: DenseTargets, truth: Sequ
     EXACT.check((matched.counted & ~matched.positive).sum(), case["num_total_neg"])
 
 
-def check_normalisers(case: Mapping[str, Tensor], found: Priced) -> None:
+def check_normalizers(case: Mapping[str, Tensor], found: Priced) -> None:
     """Compare the count of the class loss, and the sum of scores, each level's, of all other losses."""
     EXACT.check(found.norms["loss_cls"], case["num_total_pos"])
     matched = found.targets
@@ -88,7 +88,7 @@ def check_normalisers(case: Mapping[str, Tensor], found: Priced) -> None:
 
 
 @torch.no_grad()
-def check_detections(
+def check_recorded_detections(
     case: Mapping[str, Tensor], model: nn.Module, logits: Sequence[Tensor], sides: Sequence[Tensor], images
 ) -> list[Instances]:
     """Compare the detections of recorded outputs, and return them.

@@ -21,7 +21,7 @@ LEAVES = {
     "salt": "configs/salt/salt_r50_fpn_1x.py",
     "retinanet_salt": "configs/salt/salt_retinanet_r50_fpn_1x.py",
 }
-# What an image without objects adds to the normalisers; to those of other losses nothing.
+# What an image without objects adds to the normalizers; to those of other losses nothing.
 EXTRA = {
     "retinanet": {"loss_cls": 1, "loss_box_reg": 1},
     "fcos": {"loss_cls": 1},
@@ -77,7 +77,7 @@ def trained(request):
 
 
 @torch.no_grad()
-def test_an_empty_image_changes_the_losses_only_as_the_normaliser_says(trained):
+def test_an_empty_image_changes_the_losses_only_as_the_normalizer_says(trained):
     name, model = trained
     full, empty = example(3, seed=1), example(0, seed=2)
     alone, nothing, both = (

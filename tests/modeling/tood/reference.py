@@ -13,7 +13,7 @@ R50 = "tood/tood_r50_fpn_1x"
 ANCHOR_BASED = "tood/tood_r50_fpn_anchor_based_1x"
 DEFORMABLE = "tood/tood_r101_fpn_dcnv2_2x_ms"
 # Steps of 16 images a published epoch.
-ITERATIONS_AN_EPOCH = 7330
+ITERATIONS_PER_EPOCH = 7330
 
 
 def head(leaf: str, device):

@@ -1,9 +1,8 @@
 """Assigners: which object of one image each prior has to find.
 
-An assigner is stateless. Inputs in half precision are computed with in float32, also under autocast. Nothing
-waits for the device: results are masks over all priors, or over a fixed number of candidates per object.
-Objects are taken a few at a time, ``pairs_at_once`` pairs of a prior and an object, so that 2000 objects in
-an image of 800 x 1333 pixels need less than 400 MB.
+An assigner is stateless, and computes in at least float32, also under autocast. Nothing waits for the device:
+results are masks over all priors, or over a fixed number of candidates per object. Objects are taken a few at
+a time, so that 2000 objects in an image of 800 x 1333 pixels need less than 400 MB.
 
 Symbols: P priors, G objects of the image, k candidate priors per object, K classes. Boxes are XYXY in pixels
 of the resized input.
@@ -76,12 +75,7 @@ class Assigner:
     reads_predictions = False
 
     def __call__(
-        self,
-        priors: Priors,
-        valid: Tensor,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        predicted: Predicted | None = None,
+        self, priors: Priors, valid: Tensor, gt_boxes: Tensor, gt_classes: Tensor, predicted: Predicted | None
     ) -> Assignment:
         """Assign; without objects all valid priors are background.
 
@@ -90,7 +84,7 @@ class Assigner:
             valid: (P,) bool, which priors may take part; the others become ``UNUSED``.
             gt_boxes: (G, 4).
             gt_classes: (G,) int64 in [0, K).
-            predicted: at the priors; given if ``reads_predictions``.
+            predicted: at the priors; None unless ``reads_predictions``.
         """
         raise NotImplementedError
 
@@ -172,12 +166,7 @@ class ATSSAssigner(Assigner):
         self.pairs_at_once = pairs_at_once
 
     def __call__(
-        self,
-        priors: Priors,
-        valid: Tensor,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        predicted: Predicted | None = None,
+        self, priors: Priors, valid: Tensor, gt_boxes: Tensor, gt_classes: Tensor, predicted: Predicted | None
     ) -> Assignment:
         """See :class:`Assigner`."""
         candidates = self.candidates(priors, valid, gt_boxes)
@@ -249,12 +238,7 @@ class IoUAssigner(Assigner):
         self.pairs_at_once = pairs_at_once
 
     def __call__(
-        self,
-        priors: Priors,
-        valid: Tensor,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        predicted: Predicted | None = None,
+        self, priors: Priors, valid: Tensor, gt_boxes: Tensor, gt_classes: Tensor, predicted: Predicted | None
     ) -> Assignment:
         """See :class:`Assigner`."""
         labels, index = match_by_iou(
@@ -295,12 +279,7 @@ class FCOSAssigner(Assigner):
         self.pairs_at_once = pairs_at_once
 
     def __call__(
-        self,
-        priors: Priors,
-        valid: Tensor,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        predicted: Predicted | None = None,
+        self, priors: Priors, valid: Tensor, gt_boxes: Tensor, gt_classes: Tensor, predicted: Predicted | None
     ) -> Assignment:
         """See :class:`Assigner`."""
         if len(self.ranges) != len(priors.shapes):

@@ -55,9 +55,6 @@ class OneStageDetector(nn.Module):
             raise ValueError(f"there are {len(pixel_mean)} pixel means and {len(pixel_std)} deviations")
         if not all(deviation > 0 for deviation in pixel_std):
             raise ValueError(f"pixel_std is {list(pixel_std)}; deviations have to be above 0")
-        check_compatibility(
-            backbone, head_in_features, head, anchor_generator, decoder, criterion, postprocessing
-        )
         self.backbone = backbone
         self.head_in_features = list(head_in_features)
         self.head = head
@@ -69,6 +66,7 @@ class OneStageDetector(nn.Module):
         self.input_format = input_format
         self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), persistent=False)
+        self._check_compatibility()
 
     @property
     def device(self) -> torch.device:
@@ -123,50 +121,41 @@ class OneStageDetector(nn.Module):
         per_cell = len(boxes) // sum(height * width for height, width in shapes)
         return Priors(boxes, shapes, self.anchor_generator.strides, per_cell)
 
+    def _check_compatibility(self) -> None:
+        """Raise a ``ValueError`` if parts would not work together, or would silently give wrong boxes.
 
-def check_compatibility(
-    backbone: nn.Module,
-    head_in_features: Sequence[str],
-    head: nn.Module,
-    anchor_generator: nn.Module,
-    decoder: Decoder,
-    criterion: nn.Module,
-    postprocessing: DensePostProcessing,
-) -> None:
-    """Raise a ``ValueError`` if parts of a detector would not work together, or silently give wrong boxes.
-
-    Parts of other classes than this package's may be anything.
-    """
-    if isinstance(backbone, Backbone):
-        # Detectron2's generator makes anchors for as many maps as it has strides, and never compares them
-        # with those of the maps: detections would be in wrong places.
-        maps, wanted = backbone.output_shape(), list(anchor_generator.strides)
-        strides = [maps[name].stride for name in head_in_features]
-        if strides != wanted:
-            raise ValueError(f"the strides of the feature maps are {strides}, of the anchors {wanted}")
-    if not isinstance(head, DenseHead):
-        return
-    predictors, made = head.predictors, set(anchor_generator.num_anchors)
-    if made != {predictors.num_anchors}:
-        raise ValueError(
-            f"the anchor generator makes {sorted(made)} anchors per cell, the predictors are made for "
-            f"{predictors.num_anchors}"
-        )
-    levels = len(anchor_generator.strides)
-    for part in (head.towers, predictors):
-        if part.num_levels not in (None, levels):
-            raise ValueError(f"the head is made for {part.num_levels} levels, but there are {levels}")
-    if isinstance(decoder, Decoder) and not decoder.reads(predictors.regression_dim):
-        raise ValueError(
-            f"{type(decoder).__name__} cannot decode a box from the {predictors.regression_dim} numbers "
-            "that are predicted for it"
-        )
-    missing = getattr(criterion, "reads", set()) - head.gives
-    if missing:
-        raise ValueError(f"a loss reads {', '.join(sorted(missing))}, which the head does not predict")
-    classes, extra = predictors.num_classes, predictors.extra_classes
-    if postprocessing.num_classes != classes and (extra or postprocessing.num_classes is not None):
-        raise ValueError(
-            f"the predictors have {classes} classes and {extra} extra ones, the post-processing keeps "
-            f"{postprocessing.num_classes}"
-        )
+        Parts of other classes than this package's may be anything.
+        """
+        if isinstance(self.backbone, Backbone):
+            # Detectron2's generator makes anchors for as many maps as it has strides, and never compares them
+            # with those of the maps: detections would be in wrong places.
+            maps, wanted = self.backbone.output_shape(), list(self.anchor_generator.strides)
+            strides = [maps[name].stride for name in self.head_in_features]
+            if strides != wanted:
+                raise ValueError(f"the strides of the feature maps are {strides}, of the anchors {wanted}")
+        if not isinstance(self.head, DenseHead):
+            return
+        predictors, made = self.head.predictors, set(self.anchor_generator.num_anchors)
+        if made != {predictors.num_anchors}:
+            raise ValueError(
+                f"the anchor generator makes {sorted(made)} anchors per cell, the predictors are made for "
+                f"{predictors.num_anchors}"
+            )
+        levels = len(self.anchor_generator.strides)
+        for part in (self.head.towers, predictors):
+            if part.num_levels not in (None, levels):
+                raise ValueError(f"the head is made for {part.num_levels} levels, but there are {levels}")
+        if isinstance(self.decoder, Decoder) and not self.decoder.reads(predictors.regression_dim):
+            raise ValueError(
+                f"{type(self.decoder).__name__} cannot decode a box from the {predictors.regression_dim} "
+                "numbers that are predicted for it"
+            )
+        missing = getattr(self.criterion, "reads", set()) - self.head.gives
+        if missing:
+            raise ValueError(f"a loss reads {', '.join(sorted(missing))}, which the head does not predict")
+        classes, extra = predictors.num_classes, predictors.extra_classes
+        kept = self.postprocessing.num_classes
+        if kept != classes and (extra or kept is not None):
+            raise ValueError(
+                f"the predictors have {classes} classes and {extra} extra, the post-processing keeps {kept}"
+            )

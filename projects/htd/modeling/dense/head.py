@@ -114,8 +114,8 @@ def flatten_levels(maps: Sequence[Tensor], num_anchors: int) -> Tensor:
 class TwinTowers(Towers):
     """Convolutions for classification and, of the same form, for regression.
 
-    Paper: Focal Loss for Dense Object Detection, section 4, https://arxiv.org/abs/1708.02002;
-    with group norm: FCOS: Fully Convolutional One-Stage Object Detection, section 4, https://arxiv.org/abs/1904.01355
+    Paper: Focal Loss for Dense Object Detection, section 4, https://arxiv.org/abs/1708.02002
+    Paper (with group norm): FCOS, section 4, https://arxiv.org/abs/1904.01355
 
     Args:
         channels: C.

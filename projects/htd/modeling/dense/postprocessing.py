@@ -116,7 +116,7 @@ class BestClassTimesCenterness:
 class LocationTopK:
     """Keeps the best priors of each level, then all their pairs that score above a threshold.
 
-    As published in code with FCOS and with Generalized Focal Loss.
+    Published in code only.
 
     Args:
         score_threshold: pairs have to score above it, by the score of the class alone.

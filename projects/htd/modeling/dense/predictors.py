@@ -103,9 +103,8 @@ class ScaledExp(BoxRule):
 class Predictors(nn.Module):
     """Convolutions that predict class logits, boxes and maybe centerness of one level.
 
-    Paper: Focal Loss for Dense Object Detection, section 4, https://arxiv.org/abs/1708.02002; the scalar of
-    each level and centerness: FCOS: Fully Convolutional One-Stage Object Detection, section 3.2,
-    https://arxiv.org/abs/1904.01355
+    Paper: Focal Loss for Dense Object Detection, section 4, https://arxiv.org/abs/1708.02002
+    Paper (scalars of levels, centerness): FCOS, section 3.2, https://arxiv.org/abs/1904.01355
 
     Args:
         num_classes: K.

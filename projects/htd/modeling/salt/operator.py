@@ -87,7 +87,7 @@ class SALTOperator(nn.Module):
     Args:
         channels: C.
         num_levels: number of levels, which have a scalar for their coarse distances each.
-        norm: a name that :func:`htd.layers.batch_norm.norm_layer` knows, or a function that makes a norm for
+        norm: a name that :func:`htd.layers.norms.norm_layer` knows, or a function that makes a norm for
             a number of channels.
         coarse: return the coarse distances, for a loss of their own; otherwise points learn only from the
             losses of the final predictions.
@@ -135,23 +135,18 @@ class SALTOperator(nn.Module):
             (N, 4, H, W) of the left, top, right and bottom side in cells, at least float32 and never
             negative, or None.
         """
-        coarse = self.coarse_conv(regression)
-        # Of a scalar only the size counts: below 0 all coarse boxes would be inside out.
-        distances = self.scales[level].abs() * _in_full_precision(self.distances, coarse).relu()
-        points = regression_points(distances, _in_full_precision(self.factors, coarse).sigmoid())
-        vectors = _in_full_precision(self.vectors, self.vector_conv(classification))
-        stretched = class_points(vectors, points)
+        coarse, stretch = self.coarse_conv(regression), self.vector_conv(classification)
+        # Positions in cells need at least float32, also under autocast.
+        with torch.autocast(regression.device.type, enabled=False):
+            # Of a scalar only the size counts: below 0 all coarse boxes would be inside out.
+            distances = self.scales[level].abs() * self.distances(full_precision(coarse)).relu()
+            points = regression_points(distances, self.factors(full_precision(coarse)).sigmoid())
+            stretched = class_points(self.vectors(full_precision(stretch)), points)
         return (
             self.classification(classification, tap_offsets(stretched)),
             self.regression(regression, tap_offsets(points)),
             distances if self.coarse else None,
         )
-
-
-def _in_full_precision(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Convolve in at least float32, also under autocast: what is predicted are positions in cells."""
-    with torch.autocast(x.device.type, enabled=False):
-        return conv(full_precision(x))
 
 
 class SALTTowers(Towers):

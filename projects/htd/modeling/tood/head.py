@@ -6,6 +6,7 @@ Symbols: N images, C channels, H x W cells of one level, S interactive layers, K
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from detectron2.layers import Conv2d
@@ -24,8 +25,7 @@ OFFSETS = 8
 class InteractiveTowers(Towers):
     """A stack of interactive layers, and the features that each task takes from all of them.
 
-    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1,
-    https://arxiv.org/abs/2108.07755
+    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1, https://arxiv.org/abs/2108.07755
 
     Args:
         channels: C.
@@ -52,16 +52,8 @@ class InteractiveTowers(Towers):
         if not 0 <= num_deformable <= num_layers:
             raise ValueError(f"num_deformable is {num_deformable}; it has to be from 0 to {num_layers}")
         self.channels = channels
-        self.interactive = nn.ModuleList(
-            tower_conv(
-                channels,
-                channels,
-                num_groups=num_groups,
-                deformable=i < num_deformable,
-                offset_groups=offset_groups,
-            )
-            for i in range(num_layers)
-        )
+        layer = partial(tower_conv, channels, channels, num_groups=num_groups, offset_groups=offset_groups)
+        self.interactive = nn.ModuleList(layer(deformable=i < num_deformable) for i in range(num_layers))
         self.classification, self.regression = (
             TaskDecomposition(
                 channels=channels, num_layers=num_layers, attention_dim=attention_dim, num_groups=num_groups
@@ -88,8 +80,7 @@ class TaskDecomposition(nn.Module):
 
     Group norm and ReLU after the mixture are those of the published implementation.
 
-    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1,
-    https://arxiv.org/abs/2108.07755
+    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1, https://arxiv.org/abs/2108.07755
 
     Args:
         channels: C, of a layer and of the output.
@@ -153,8 +144,7 @@ class AlignedPredictors(Predictors):
     The class probability is the geometric mean of what the classifier and the map predict. The offsets are
     appended to the boxes, for :class:`SampledBoxDecoder`.
 
-    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1,
-    https://arxiv.org/abs/2108.07755
+    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1, https://arxiv.org/abs/2108.07755
 
     Args:
         num_classes, channels, num_levels, box_rule: see :class:`Predictors`; there is one prior per cell.
@@ -228,8 +218,7 @@ class SampledBoxDecoder(Decoder):
     Outside of the map everything is zero, as published. Where sampling turns a box inside out, the box at the
     place itself is taken instead.
 
-    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1,
-    https://arxiv.org/abs/2108.07755
+    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1, https://arxiv.org/abs/2108.07755
 
     Args:
         decoder: of the boxes before they are sampled; reads the first numbers of a prior, the last eight are

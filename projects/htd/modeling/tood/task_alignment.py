@@ -50,8 +50,7 @@ class TaskAlignedAssigner(Assigner):
     of the assignment is the alignment, scaled for each object so that its maximum is the maximum IoU of its
     priors.
 
-    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.2,
-    https://arxiv.org/abs/2108.07755
+    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.2, https://arxiv.org/abs/2108.07755
 
     Args:
         alpha, beta: exponents of the score and of the IoU.
@@ -83,12 +82,7 @@ class TaskAlignedAssigner(Assigner):
         self.pairs_at_once = pairs_at_once
 
     def __call__(
-        self,
-        priors: Priors,
-        valid: Tensor,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        predicted: Predicted | None = None,
+        self, priors: Priors, valid: Tensor, gt_boxes: Tensor, gt_classes: Tensor, predicted: Predicted | None
     ) -> Assignment:
         """See :class:`Assigner`."""
         candidates = self.candidates(priors, valid, gt_boxes, gt_classes, predicted)

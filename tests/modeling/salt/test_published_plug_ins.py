@@ -29,7 +29,7 @@ from tests.recorded import arrays, published_weights, tensors
 SEED, BATCH_SIZE = 15, (128, 160)
 # Sizes of the images, and the frames of their detections.
 SIZES, FRAMES = [(125, 155), (128, 160)], [(250, 310), (128, 160)]
-# Neighbours whose scores differ by less may swap places; what scores as little above the last one, or above
+# Neighbors whose scores differ by less may swap places; what scores as little above the last one, or above
 # the threshold, is not compared.
 TIE, THRESHOLD = 2e-5, 0.05
 OUTPUTS = {
@@ -158,7 +158,7 @@ def test_gradients(plug_in):
 
 
 def order(scores, classes, boxes):
-    """An order of the rows: ``scores`` falling, equal within TIE to their neighbours' by class and place."""
+    """An order of the rows: ``scores`` falling, equal within TIE to their neighbors' by class and place."""
     tied = torch.cat([torch.zeros(1), (scores[:-1] - scores[1:] > TIE).cumsum(0)])
     return sorted(range(len(scores)), key=lambda k: (tied[k].item(), classes[k].item(), boxes[k, 0].item()))
 
