@@ -1,11 +1,14 @@
 """HTD's modules against the reference arrays of the published implementation."""
 
+from copy import copy
+
 import pytest
 import torch
 from detectron2.structures import Instances
 
 from htd.layers import FeatureTable
 from htd.modeling.cascade import GroundTruth, LevelRule, RoIContext, RoIs
+from htd.modeling.htd import DecoupledHead
 from tests.modeling.reference import on
 from tests.recorded import close, feature_maps, random_input, tensors
 
@@ -71,15 +74,19 @@ def test_border_aware_features(roi_heads, device):
 
 def test_heterogeneous_head_on_given_features(roi_heads, device, monkeypatch):
     case = on(device, tensors("htd", "pgraph"))
-    head = roi_heads.stages[1].head
+    shared = roi_heads.stages[1].head
+    # The parts are shared with other tests, so what is replaced are members of copies.
+    head = DecoupledHead(classification=copy(shared.classification), regression=copy(shared.regression))
+    for part in (head.classification, head.regression):
+        part._modules = dict(part._modules)
     rois = rois_of(case["rois"])
     x = random_input("roi_feat", (26, 256, 7, 7), 13).to(device)
     enhanced = random_input("enhanced", (26, 256, 7, 7), 13).to(device)
     vector = random_input("global", (2, 256, 1, 1), 13).to(device).flatten(1)
     context = context_of(on(device, feature_maps(12, 2, 160, 224)), vector)
-    monkeypatch.setattr(head.classification, "features", Given(x))
-    monkeypatch.setattr(head.regression, "pooler", Given(x.expand(4, *x.shape)))
-    monkeypatch.setattr(head.regression, "features", Given(enhanced))
+    head.classification.features = Given(x)
+    head.regression.pooler = Given(x.expand(4, *x.shape))
+    head.regression.features = Given(enhanced)
     monkeypatch.setattr("htd.modeling.htd.head.ROIS_AT_ONCE", len(rois))
     prototypes = roi_heads.stages[0].head.cls_score
     assert torch.equal(rois.levels, case["levels"])
