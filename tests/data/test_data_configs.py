@@ -36,12 +36,6 @@ def samples(config):
     return [mapper(record) for record in dataset]
 
 
-def test_boxes_alone(load):
-    assert all(
-        "sem_seg" not in item and not item["instances"].has("gt_masks") for item in samples(load("toy"))
-    )
-
-
 def test_masks(load):
     for item in samples(load("toy_masks")):
         assert isinstance(item["instances"].gt_masks, BitMasks) and "sem_seg" not in item
@@ -80,19 +74,3 @@ def test_drawn_maps_are_no_maps_of_other_classes(load, toy, tmp_path, semantic, 
     with pytest.raises(UserError, match=f"{said}num_classes=6"):
         samples(config)
     assert (ROOT / leaf).is_file()
-
-
-def test_before_the_maps_are_drawn(load, tmp_path):
-    message = f"folder {tmp_path}/toy/instance_maps_train of the semantic maps does not exist"
-    with pytest.raises(UserError, match=f"{message}.*tools/draw_semantic_maps.py"):
-        samples(load("toy_instance_maps"))
-
-
-@pytest.mark.parametrize("name", ["masks", "stuff", "instance_maps"])
-def test_coco_and_toy_data_differ_in_places_only(name):
-    def shape(data):
-        train = LazyConfig.load(str(ROOT / f"configs/common/data/{data}_{name}.py")).dataloader.train
-        maps = train.mapper.get("semantic_maps")
-        return train.dataset.masks, train.mapper.mask_format, maps and OmegaConf.to_container(maps)
-
-    assert shape("coco") == shape("toy")

@@ -63,11 +63,6 @@ def test_any_number_of_workers_gives_the_same_samples(grouping):
     assert take(train_loader(aspect_ratio_grouping=grouping, seed=1), 9) != expected
 
 
-def test_a_sample_drawn_again_is_augmented_anew():
-    drawn = [item["drawn"] for batch in take(train_loader(), 12) for item in batch]
-    assert len(set(drawn)) == len(drawn) == 36
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_run_continues_where_it_stopped(num_workers):
     expected = take(train_loader(), 12)

@@ -1,16 +1,21 @@
 """The evaluator: equal to pycocotools on random sets, right at the edges, strict about its input."""
 
 import copy
+import gc
 import importlib.util
 import json
+import weakref
 
 import numpy as np
 import pytest
+import torch
 from detectron2.evaluation import COCOEvaluator as Detectron2COCOEvaluator
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from htd.benchmark.measure import PeakMemory
 from htd.errors import UserError
 from htd.evaluation import COCOEvaluator
 from htd.evaluation.backends import choose_backend
@@ -201,3 +206,37 @@ def test_masks_are_not_evaluated_against_boxes(folder, caplog):
     assert f"{name}.json has no masks: segm is not evaluated" in caplog.text
     with pytest.raises(UserError, match="has no masks; leave segm out"):
         COCOEvaluator(name, tasks=["bbox", "segm"])
+
+
+def many_masks():
+    """Return 100 detections of an image of 800 x 1333 pixels."""
+    instances = Instances((800, 1333))
+    instances.pred_boxes = Boxes(torch.tensor([[0.0, 0.0, 600.0, 500.0]]).repeat(100, 1))
+    instances.scores, instances.pred_classes = torch.rand(100), torch.zeros(100, dtype=torch.int64)
+    instances.pred_masks = torch.zeros(100, 800, 1333, dtype=torch.bool)
+    for k, mask in enumerate(instances.pred_masks):
+        mask[k : 500 - k, 2 * k : 600 - k] = True
+    return instances
+
+
+def plain(value):
+    """Tell whether a value is made of numbers and texts alone."""
+    if isinstance(value, dict | list):
+        return all(map(plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float | str)
+
+
+def test_masks_are_encoded_at_once(folder):
+    content, _ = random_set(12, images=1)
+    evaluator = COCOEvaluator(register(folder, content))
+    evaluator.reset()
+    output = many_masks()
+    masks = weakref.ref(output.pred_masks)
+    peak = PeakMemory(torch.device("cpu"))
+    evaluator.process([{"image_id": content["images"][0]["id"]}], [{"instances": output}])
+    # The masks are 107 MB.
+    assert not peak.bytes() > 30e6
+    del output
+    gc.collect()
+    assert masks() is None
+    assert plain(evaluator._predictions) and len(evaluator._predictions[0]["instances"]) == 100

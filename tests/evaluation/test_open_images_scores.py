@@ -152,12 +152,6 @@ def test_the_object_of_the_highest_overlap_is_the_only_one_tried():
     np.testing.assert_allclose(ap(objects, found), [0.5])
 
 
-def test_overlap_of_just_a_half_is_enough():
-    objects = [(0, 0, (0, 0, 2, 1), False)]
-    assert ap(objects, [(0, 0, (0, 0, 1, 1), 0.5)]) == [1.0]
-    assert ap(objects, [(0, 0, (0, 0, 0.99, 1), 0.5)]) == [0.0]
-
-
 def test_groups():
     """A group and a single object; detections inside of the group.
 

@@ -81,15 +81,6 @@ def test_something_laid_over_the_image_is_shown_whole():
         assert ends == pytest.approx([3 * 40, 3 * 60, 3 * 20, 3 * 80], abs=4)
 
 
-def test_something_laid_over_the_image_is_shown_close_up():
-    over = np.zeros((120, 160, 3), np.uint8)
-    over[50:70, 40:80] = (0, 255, 0)
-    closeup = Closeup("", [(BOX, np.array([40, 50, 80, 70.0]))], over)
-    part = draw_closeups(GRAY, [[closeup]])[HEADING : HEADING + SIDE]
-    rows, columns = is_color(part, "lime").nonzero()
-    assert [np.ptp(rows), np.ptp(columns)] == pytest.approx([20 * SIDE / 52, 40 * SIDE / 52], abs=9)
-
-
 def test_an_outline_is_closed():
     corners = np.array([[40.0, 50], [80, 50], [80, 90], [40, 90]])
     outline = Style("an outline", "blue", "o")

@@ -155,14 +155,6 @@ def test_masks_are_those_of_the_heads(run):
     torch.testing.assert_close(masks.mean(dim=1), run.means[0][:3], rtol=1e-4, atol=1e-5)
 
 
-def test_masks_are_found_again_in_another_order(run):
-    branch, order = run.model.roi_heads.mask_branch, [4, 0, 2]
-    some = Scene(run.image, run.scene.network_size, run.found[order], (), 0.0, 3)
-    with torch.no_grad():
-        masks = stage_masks(branch, run.calls, some)
-    torch.testing.assert_close(masks.mean(dim=1), run.means[0][order], rtol=1e-4, atol=1e-5)
-
-
 def test_what_is_drawn(run, monkeypatch):
     rows = Captured()
     monkeypatch.setattr("htd.visualize.drawers.htc.draw_closeups", rows)
@@ -193,13 +185,3 @@ def test_pictures_of_models(path, regions, tiles):
     assert set(pictures) == {"detections", "htc", *(["tsd"] if path == WITH_TSD else [])}
     rows = regions + (path != PLAIN)
     assert pictures["htc"].shape == (rows * (24 + 360 + 4) + 24, tiles * 364 - 4, 3)
-
-
-def test_rows_are_of_equal_length(run, monkeypatch):
-    """With one more tile for the masks than for the semantic map, or fewer, the rest is black."""
-    rows = Captured()
-    monkeypatch.setattr("htd.visualize.drawers.htc.draw_closeups", rows)
-    monkeypatch.setattr(run.drawer, "_mask_rows", lambda *_: [[None] * 6])
-    run.drawer.draw(run.scene, run.calls)
-    assert [len(row) for row in rows] == [6, 6]
-    assert not rows[0][-1].over.any() and rows[0][-1].full

@@ -78,14 +78,6 @@ def test_level_weights_are_those_that_regression_used(run):
     torch.testing.assert_close(weights, torch.cat(pieces, dim=1).softmax(dim=0), rtol=0, atol=0)
 
 
-def test_weights_of_several_calls_are_joined(run):
-    term = run.drawer.parts["weights"]
-    [call, *_] = run.calls["weights"]
-    levels = call.inputs[0]
-    halves = [call._replace(inputs=(levels[:, :3],)), call._replace(inputs=(levels[:, 3:],))]
-    torch.testing.assert_close(level_weights(term, halves), level_weights(term, [call]))
-
-
 def test_graph_weights_make_what_the_graph_returned(run):
     [call] = run.calls["graph"]
     embedding, rois, _ = call.inputs

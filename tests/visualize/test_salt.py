@@ -200,12 +200,3 @@ def test_a_picture_has_a_close_up_for_each_cell(path, names):
     pictures = draw_model(wild(path), inputs, image, ["disc"], score_threshold=0.0, max_regions=2)
     assert list(pictures) == names
     assert pictures["salt"].shape[1] == 2 * 364 - 4 and pictures["salt"].shape[0] >= 360 + 24 + 24
-
-
-def test_points_are_drawn_of_a_model_without_a_loss_of_coarse_boxes():
-    handed_out, own = wild(NET), wild(NET)
-    own.head.towers.operator.coarse = False
-    (calls, looked, _), (_, expected, _) = look(own), look(handed_out)
-    assert calls["head"][-1].output.coarse is None
-    torch.testing.assert_close(looked.coarse, expected.coarse, rtol=0, atol=0)
-    assert "salt" not in draw_model(own, *inputs_and_image(), score_threshold=1.0)
