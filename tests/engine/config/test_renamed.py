@@ -23,7 +23,7 @@ def test_saved_config_is_that_of_its_leaf_today(file, caplog):
     lines = difflib.ndiff(config_text(config).splitlines(), config_text(load_config(leaf)).splitlines())
     assert {line[2:].strip() for line in lines if line[0] in "+-"} <= ALSO_STATED
     notes = [line for record in caplog.records for line in record.getMessage().splitlines()[1:]]
-    assert len(set(notes)) == len(notes)
+    assert notes and len(set(notes)) == len(notes)
     with torch.device("meta"):
         model = build(config.model, "model")
     _, today = full_size(leaf)
@@ -44,8 +44,19 @@ def test_interpolations_follow_what_they_name():
     assert rename_keys(config) == []
 
 
+def test_proposals_without_area_are_dropped_by_the_rule_that_dropped_them(tmp_path):
+    """The rule of before had another default than the one that it is now."""
+    saved = Path("tests/golden/configs/cascade_mask_rcnn_r50_fpn_1x.yaml").read_text()
+    assert saved.count("      min_box_size: 0.0\n") == 1
+    (tmp_path / "config.yaml").write_text(saved.replace("      min_box_size: 0.0\n", ""))
+    config = load_config(str(tmp_path / "config.yaml"))
+    assert config.model.proposal_generator.proposal_rule.min_box_size == 0.0
+
+
 def test_override_with_an_old_key_is_told_the_new_one():
     with pytest.raises(UserError, match="model.supervision.switch_iter is now model.criterion.switch_iter"):
         load_config("configs/tood/tood_r50_fpn_1x.py", ["model.supervision.switch_iter=5"])
+    with pytest.raises(UserError, match=r"smooth_l1_beta is now .*stages.0.losses.box_losses.smooth_l1_beta"):
+        load_config("configs/tsd/tsd_faster_r50_fpn_1x.py", ["model.roi_heads.stages.0.smooth_l1_beta=5"])
     with pytest.raises(UserError, match="it is now htd.modeling.dense.PairTopK"):
         build({"_target_": "htd.modeling.dense.PairSelection"}, "part")

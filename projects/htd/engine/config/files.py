@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from htd.engine.config.overrides import checked_overrides
-from htd.engine.config.renamed import rename_keys, renamed_classes
+from htd.engine.config.renamed import rename_keys, renamed_classes, state_old_defaults
 from htd.errors import UserError, reason
 
 logger = logging.getLogger(__name__)
@@ -141,8 +141,10 @@ def _read(path: str) -> DictConfig:
 
 def _read_saved(file: Path) -> DictConfig:
     """Read a YAML file; old names in it are replaced, with a line for each in the log."""
-    text, notes = renamed_classes(file.read_text())
+    saved = file.read_text()
+    text, notes = renamed_classes(saved)
     content = yaml.unsafe_load(text)
+    state_old_defaults(saved, content)
     notes += rename_keys(content) if isinstance(content, dict) else []
     if notes and os.environ.get("RANK", "0") == "0":
         logger.warning("%s is of an older version:\n  %s", file, "\n  ".join(notes))

@@ -107,15 +107,17 @@ def _kind_of(present: Any, key: str) -> Any:
 
 def _advice(key: str, known: Mapping[str, Any]) -> str:
     """Return what to write in place of a key that is not known."""
-    new = renamed_key(key)
+    new, parts = renamed_key(key), key.split(".")
+    names = [name for name in known if not name.endswith("_target_")]
+    if new is None:
+        return f"{key} is not needed any longer"
     if new != key:
-        return f"{key} is now {new}" if new else f"{key} is not needed any longer"
-    parts = key.split(".")
+        # Part of the old key may be a level further in, such as the losses of boxes in those of TSD.
+        return f"{key} is now {new if new in known else (get_close_matches(new, names, n=1) or [new])[0]}"
     for end in range(1, len(parts)):
         members = known.get(".".join(parts[:end]))
         if isinstance(members, list) and parts[end].isdigit() and int(parts[end]) >= len(members):
             return f"{'.'.join(parts[:end])} has {len(members)}, counted from 0"
-    names = [name for name in known if not name.endswith("_target_")]
     near = get_close_matches(key, names, n=2, cutoff=0.8)
     near += [name for name in names if name.rpartition(".")[2] == parts[-1] and name not in near]
     question = f"did you mean {' or '.join(near[:2])}? " if near else ""

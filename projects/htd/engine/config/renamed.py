@@ -35,7 +35,7 @@ KEYS = {
     "model.roi_heads.selection": "model.roi_heads.postprocessing",
     "model.roi_heads.context.global_vector": "model.roi_heads.context.image_vector",
     "model.roi_heads.**.vector": None,
-    "model.roi_heads.**.name": None,
+    "model.roi_heads.**.poolers.*.name": None,
     "model.roi_heads.convention": "model.box_convention",
     "model.roi_heads.stages.*.loss_weight": "model.roi_heads.stages.*.losses.loss_weight",
     "model.roi_heads.stages.*.smooth_l1_beta": "model.roi_heads.stages.*.losses.smooth_l1_beta",
@@ -45,6 +45,8 @@ KEYS = {
     "model.proposal_generator.proposal_rule.convention": "model.box_convention",
 }
 _BOX_LOSSES = ("loss_weight", "smooth_l1_beta", "classification_loss")
+# Arguments that had another value, under an old name, where a config did not state them.
+OLD_DEFAULTS = {"htd.modeling.rpn.Detectron2ProposalRule": ("min_box_size", 0.0)}
 _INTERPOLATION = re.compile(r"\$\{(\.*)([^{}]*)\}")
 _MARKED = re.compile(r"\$\{(\^?)([^{}]*)\}")  # relative ones while they are written as absolute
 
@@ -56,6 +58,14 @@ def renamed_classes(text: str) -> tuple[str, list[str]]:
         text, count = re.subn(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
         notes += [f"{old} is now {new}"] * bool(count)
     return text, notes
+
+
+def state_old_defaults(text: str, config: Any) -> None:
+    """State in a saved config, in place, what an argument was without being stated and is no longer."""
+    for old, (argument, value) in OLD_DEFAULTS.items():
+        for _, node in walk(config) if old in text else ():
+            if isinstance(node, dict) and node.get("_target_") == NAMES[old]:
+                node.setdefault(argument, value)
 
 
 def renamed_key(key: str) -> str | None:
