@@ -193,8 +193,8 @@ def test_a_name_stands_for_one_set_of_files_and_classes(coco, tmp_path):
     files = coco([(40, 40)], [{}])
     coco_dataset("mine", **files)
     coco_dataset("mine", **files)
-    refused("'coco_2017_train' belongs to", "coco_2017_train", **files)
+    refused("'coco_2017_train' has another json_file", "coco_2017_train", **files)
     other = tmp_path / "other.json"
     other.write_text((tmp_path / "instances.json").read_text())
     refused("'mine' .*instances.json, .*other.json", "mine", "other.json", "images")
-    refused("'mine' .* classes", "mine", **coco([(40, 40)], [{}], categories=[(1, "cow")]))
+    refused("'mine' .*classes", "mine", **coco([(40, 40)], [{}], categories=[(1, "cow")]))

@@ -290,7 +290,7 @@ def test_missing_maps_are_found_before_a_training(coco, tmp_path):
     touch(tmp_path / "maps", "2.png", "3.png")
     touch(tmp_path / "other", "1.png", "2.png", "3.png")
     assert len(coco_dataset("s", **options)) == 3
-    with pytest.raises(UserError, match="'s' belongs to .*maps, not to .*other"):
+    with pytest.raises(UserError, match="'s' .*sem_seg_root, .*maps, not .*other"):
         coco_dataset("s", **files, semantic_root="other")
 
 

@@ -96,9 +96,14 @@ def coco_dataset(
         paths["sem_seg_root"] = resolve(semantic_root)
         _add_semantic_maps(name, paths["sem_seg_root"], records, content)
     _report(name, records, content, skipped)
-    options = {"filter_empty": filter_empty, "min_image_side": min_image_side, "masks": masks}
-    options["semantic_root"] = semantic_root
-    _register(name, content, paths, partial(coco_dataset, name, json_file, image_root, **options))
+    options = {"filter_empty": filter_empty, "min_image_side": min_image_side}
+    options |= {"masks": masks, "semantic_root": semantic_root}
+    entries = {key: str(path) for key, path in paths.items()} | {
+        "evaluator_type": "coco",
+        "thing_classes": list(content.names.values()),
+        "thing_dataset_id_to_contiguous_id": content.classes,
+    }
+    register(name, entries, partial(coco_dataset, name, json_file, image_root, **options))
     return records
 
 
@@ -194,21 +199,20 @@ def _report(name: str, records: list[dict], content: CocoFile, skipped: Counter)
         log_first_n(logging.INFO, message, key="message", name=__name__)
 
 
-def _register(name: str, content: CocoFile, paths: dict[str, Path], load: partial) -> None:
-    """Put name, files and classes into Detectron2's catalogs, or check that they agree."""
+def register(name: str, entries: dict[str, Any], load: partial) -> None:
+    """Put a data set's name and entries into Detectron2's catalogs, or check that they agree."""
+
+    def comparable(value: Any) -> Any:
+        return Path(value).expanduser().resolve() if isinstance(value, (str, Path)) else value
+
     metadata = MetadataCatalog.get(name)
-    for key, path in paths.items():
+    for key, value in entries.items():
         known = metadata.get(key)
-        if known is not None and Path(known).expanduser().resolve() != path.resolve():
-            raise UserError(f"data set name {name!r} belongs to {known}, not to {path}; choose another name")
-    entries = {key: str(path) for key, path in paths.items()} | {
-        "evaluator_type": "coco",
-        "thing_classes": list(content.names.values()),
-        "thing_dataset_id_to_contiguous_id": content.classes,
-    }
-    for key in ("thing_classes", "thing_dataset_id_to_contiguous_id"):
-        if metadata.get(key, entries[key]) != entries[key]:
-            raise UserError(f"data set name {name!r} stands for other classes than those of {content.path}")
+        if known is not None and comparable(known) != comparable(value):
+            raise UserError(
+                f"data set name {name!r} has another {key}, {str(known)[:80]}, not {str(value)[:80]}; choose "
+                "another name"
+            )
     metadata.set(**{key: value for key, value in entries.items() if metadata.get(key) is None})
     if name not in DatasetCatalog.list():
         DatasetCatalog.register(name, load)

@@ -15,12 +15,11 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.logger import log_first_n
 from PIL import Image
 
-from htd.data.coco import resolve
+from htd.data.coco import register, resolve
 from htd.data.open_images_files import (
     ClassList,
     ImageBoxes,
@@ -104,22 +103,8 @@ def open_images_dataset(
         "class_ancestors": [np.flatnonzero(row).tolist() for row in ancestors],
         "inclusive_ends": inclusive_ends,
     }
-    _register(name, entries, load)
+    register(name, entries, load)
     return OpenImagesRecords(content, folder, chosen, sizes, inclusive_ends)
-
-
-def _register(name: str, entries: dict, load: partial) -> None:
-    """Put name, files, classes and what the evaluator needs into Detectron2's catalogs, or check them."""
-    metadata = MetadataCatalog.get(name)
-    for key, value in entries.items():
-        if metadata.get(key, value) != value:
-            raise UserError(
-                f"data set name {name!r} stands for another {key} than that of {entries['annotation_file']}; "
-                "choose another name"
-            )
-    metadata.set(**{key: value for key, value in entries.items() if metadata.get(key) is None})
-    if name not in DatasetCatalog.list():
-        DatasetCatalog.register(name, load)
 
 
 class OpenImagesRecords(Sequence):

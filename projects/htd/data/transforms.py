@@ -80,10 +80,6 @@ class CV2ResizeTransform(Transform):
         scales = self.new_width / self.width, self.new_height / self.height
         return coords * np.array(scales, np.result_type(coords, np.float32))
 
-    def inverse(self) -> CV2ResizeTransform:
-        """Return the resize back to the old size."""
-        return CV2ResizeTransform(self.new_height, self.new_width, self.height, self.width)
-
     def _resize(self, array: np.ndarray, interpolation: int) -> np.ndarray:
         if array.shape[:2] != (self.height, self.width):
             raise ValueError(f"resize from {(self.height, self.width)} got an array {array.shape}")
@@ -106,8 +102,3 @@ class InclusiveResizeTransform(CV2ResizeTransform):
         """Scale the first and last pixels of boxes (n, 4), XYXY areas; the result is not clipped."""
         areas = torch.as_tensor(np.asarray(box, np.float64).reshape(-1, 4))
         return as_areas(as_pixels(areas) * self.scale).numpy()
-
-    def inverse(self) -> InclusiveResizeTransform:
-        """Return the resize back to the old size."""
-        sizes = self.new_height, self.new_width, self.height, self.width
-        return InclusiveResizeTransform(*sizes, scale=1 / self.scale)

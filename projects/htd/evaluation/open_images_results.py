@@ -101,11 +101,10 @@ def read_coco_results(results: str | Path, annotations: str | Path, classes: dic
     """Read results in COCO's format.
 
     Args:
-        results: JSON list of ``image_id``, ``category_id``, ``score`` and ``bbox``: x, y, width and height in
-            pixels.
+        results: JSON list of ``image_id``, ``category_id``, ``score`` and ``bbox`` (XYWH, pixels).
         annotations: COCO file with the ``images`` and ``categories`` that the ids stand for. An image's file
             name without its ending identifies it.
-        classes: the class of each label and of each name; a category is found by its name.
+        classes: the class of each label and of each name.
     """
     entries, content = _json(results), _json(annotations)
     try:

@@ -175,14 +175,14 @@ def expand(table: BoxTable, ancestors: np.ndarray, judged: np.ndarray | None = N
     counts = ancestors.sum(axis=1)
     above = np.nonzero(ancestors)[1]
     copies = counts[table.classes]
-    rows = np.repeat(np.arange(len(table)), copies)
+    originals = np.repeat(np.arange(len(table)), copies)
     first = np.cumsum(counts) - counts
     classes = above[np.repeat(first[table.classes], copies) + _count_up(copies)]
     if judged is not None:
         # Before the boxes are copied: most detections go here.
-        kept = judged[table.images[rows], classes]
-        rows, classes = rows[kept], classes[kept]
-    return replace(table[rows], classes=classes)
+        kept = judged[table.images[originals], classes]
+        originals, classes = originals[kept], classes[kept]
+    return replace(table[originals], classes=classes)
 
 
 def score_classes(
@@ -235,15 +235,15 @@ def _curves(table: BoxTable, weights: np.ndarray, misses: np.ndarray, numbers: n
     ends = np.searchsorted(table.classes[order], np.arange(len(numbers) + 1))
     ap, recall, mean_recall = np.full((3, len(numbers)), np.nan)
     for number in np.flatnonzero(numbers):
-        rows = order[ends[number] : ends[number + 1]]
-        hits, wrong = np.cumsum(weights[rows]), np.cumsum(misses[rows])
+        own = order[ends[number] : ends[number + 1]]
+        hits, wrong = np.cumsum(weights[own]), np.cumsum(misses[own])
         recalls = hits / numbers[number]
         # A group of weight 0 is neither true nor false.
         precision = hits / np.maximum(hits + wrong, np.finfo(float).tiny)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         ap[number] = np.sum(np.diff(recalls, prepend=0.0) * envelope)
-        recall[number] = recalls[-1] if len(rows) else 0.0
-        mean_recall[number] = recalls.mean() if len(rows) else 0.0
+        recall[number] = recalls[-1] if len(own) else 0.0
+        mean_recall[number] = recalls.mean() if len(own) else 0.0
     return ClassScores(ap, recall, mean_recall, numbers)
 
 
@@ -252,13 +252,9 @@ def _places(table: BoxTable, num_classes: int) -> np.ndarray:
 
 
 def _best(detections: BoxTable, others: BoxTable, num_classes: int, overlap) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of the box in the same place that each detection overlaps most, and by how much.
+    """Return the index (D,) of the box in the same place that each detection overlaps most, and by how much.
 
-    Args:
-        overlap: function of boxes (P, 4) and (P, 4) that returns (P,).
-
-    Returns:
-        (D,) int64 indices into ``others``, -1 where the place has none; (D,) float64, -1 there.
+    Both are -1 where the place has none. ``overlap`` is a function of boxes (P, 4) and (P, 4).
     """
     order = np.argsort(_places(others, num_classes), kind="stable")
     places, wanted = _places(others, num_classes)[order], _places(detections, num_classes)
@@ -267,9 +263,8 @@ def _best(detections: BoxTable, others: BoxTable, num_classes: int, overlap) -> 
     indices, values = np.full(len(detections), -1), np.full(len(detections), -1.0)
     some = np.flatnonzero(counts)
     ends = np.cumsum(counts[some])
-    for part in np.split(
-        some, np.searchsorted(ends, np.arange(_PAIRS, ends[-1] if len(ends) else 0, _PAIRS))
-    ):
+    limits = np.arange(_PAIRS, ends[-1] if len(ends) else 0, _PAIRS)
+    for part in np.split(some, np.searchsorted(ends, limits)):
         if not len(part):
             continue
         number = counts[part]

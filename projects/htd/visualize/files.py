@@ -59,10 +59,7 @@ def make_folder(folder: str | Path) -> Path:
 def write_picture(path: Path, picture_rgb: np.ndarray, kept: Collection[Path] = ()) -> None:
     """Write a picture (H, W, 3) uint8, whole or not at all; an older one of that name is replaced.
 
-    Args:
-        path: the file; its ending gives the format.
-        picture_rgb: the picture.
-        kept: files that must not be replaced, as ``Path.resolve`` gives them; a set where they are many.
+    The ending gives the format. Files ``kept``, as ``Path.resolve`` gives them, must not be replaced.
     """
     if path.resolve() in kept:
         raise UserError(f"picture {path} would replace an image of the input; name another --output")
