@@ -34,21 +34,15 @@ class TrainLoader:
 
     Sample p of the run is the same image with the same augmentation whatever the number of workers,
     and iteration does not touch the global random generators. So a run continues by calling
-    ``set_start`` with the number of steps already made.
-
-    Attributes:
-        dataset, mapper, num_workers, seed: see :func:`build_train_loader`.
-        batch_size: images per batch on this rank.
-        groups: group of each image; a batch holds images of one group.
-        stream: gives the samples of each rank in their order.
+    ``set_start`` with the number of steps already made. Built by :func:`build_train_loader`.
     """
 
     dataset: Sequence[dict]
     mapper: Callable[[dict], dict]
-    batch_size: int
+    batch_size: int  # images per batch on this rank
     num_workers: int
-    groups: Sequence[int]
-    stream: SampleStream
+    groups: Sequence[int]  # group of each image; a batch holds images of one group
+    stream: SampleStream  # gives the samples of each rank in their order
     seed: int
     start: int = 0
 

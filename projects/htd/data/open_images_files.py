@@ -23,26 +23,16 @@ _BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """The annotations of a data set, in arrays, which all loader processes share.
+    """The annotations of a data set, in arrays, which all loader processes share."""
 
-    Attributes:
-        files: (I,) bytes, path of each image in UTF-8, relative to the folder of the images.
-        ids: (I,) bytes, identifier of each image in UTF-8.
-        starts: (I + 1,) int64; image i has the boxes starts[i] to starts[i + 1].
-        boxes: (N, 4) float64, XYXY in parts of the image's width and height.
-        classes: (N,) int32.
-        groups: (N,) bool, whether a box is around a group of objects.
-        negatives, positives: classes that people found absent or present, by image.
-    """
-
-    files: np.ndarray
-    ids: np.ndarray
-    starts: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    groups: np.ndarray
-    negatives: dict[int, list[int]]
-    positives: dict[int, list[int]]
+    files: np.ndarray  # (I,) bytes, path of each image in UTF-8, relative to the folder of the images
+    ids: np.ndarray  # (I,) bytes, identifier of each image in UTF-8
+    starts: np.ndarray  # (I + 1,) int64; image i has the boxes starts[i] to starts[i + 1]
+    boxes: np.ndarray  # (N, 4) float64, XYXY in parts of the image's width and height
+    classes: np.ndarray  # (N,) int32
+    groups: np.ndarray  # (N,) bool, whether a box is around a group of objects
+    negatives: dict[int, list[int]]  # by image, classes that people found absent
+    positives: dict[int, list[int]]  # by image, classes that people found present
 
 
 @dataclass

@@ -24,18 +24,12 @@ _PAIRS = 500_000
 
 @dataclass(frozen=True)
 class BoxTable:
-    """Boxes of many images.
+    """Boxes of many images."""
 
-    Attributes:
-        images, classes: (N,) int64.
-        boxes: (N, 4) float, XYXY, objects and detections in the same frame.
-        values: (N,) of detections the score, float; of objects whether it is a group, bool.
-    """
-
-    images: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
-    values: np.ndarray
+    images: np.ndarray  # (N,) int64
+    classes: np.ndarray  # (N,) int64
+    boxes: np.ndarray  # (N, 4) float, XYXY, objects and detections in the same frame
+    values: np.ndarray  # (N,) of detections the score, float; of objects whether it is a group, bool
 
     def __len__(self) -> int:
         return len(self.images)
@@ -65,20 +59,13 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class OpenImagesTruth:
-    """What is known of a data set's I images and K classes.
+    """What is known of a data set's I images and K classes."""
 
-    Attributes:
-        ids: (I,) identifiers of the images.
-        objects: G annotated boxes in parts of the image's sides; ``values`` says which are groups.
-        positives, negatives: (V, 2) int64, image and class of labels verified as present, as absent.
-        ancestors: (K, K) bool: row = class, columns = the class itself and those above it.
-    """
-
-    ids: list[str]
-    objects: BoxTable
-    positives: np.ndarray
-    negatives: np.ndarray
-    ancestors: np.ndarray
+    ids: list[str]  # (I,) identifiers of the images
+    objects: BoxTable  # G annotated boxes in parts of the image's sides; ``values`` says which are groups
+    positives: np.ndarray  # (V, 2) int64, image and class of labels verified as present
+    negatives: np.ndarray  # (V, 2) int64, image and class of labels verified as absent
+    ancestors: np.ndarray  # (K, K) bool: row = class, columns = the class itself and those above it
 
 
 class PublishedRule:

@@ -21,17 +21,11 @@ _BAR_FROM, _BAR_TO = 140, SIDE - 54  # in pixels of the picture, where the longe
 
 @dataclass(frozen=True)
 class Style:
-    """How something is drawn.
+    """How something is drawn."""
 
-    Attributes:
-        label: its name in the legend.
-        color: of matplotlib.
-        line: ``"-"`` or ``"--"`` for a box, ``"."`` for points that have moved, ``"o"`` for an outline.
-    """
-
-    label: str
-    color: str
-    line: str
+    label: str  # its name in the legend
+    color: str  # of matplotlib
+    line: str  # ``"-"`` or ``"--"`` for a box, ``"."`` for points that have moved, ``"o"`` for an outline
 
 
 @dataclass(frozen=True)

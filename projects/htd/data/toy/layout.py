@@ -19,24 +19,15 @@ _MIN_SIDE, _MAX_OVERLAP, _TRIES, _HEAP_SIZE = 26, 0.15, 12, 8
 
 @dataclass(frozen=True)
 class ToyObject:
-    """One object of one class.
+    """One object of one class."""
 
-    Attributes:
-        category: dataset category id, a key of ``CATEGORIES``.
-        box: (x, y, width, height) in pixels; the drawn object reaches all four sides.
-        color, glyph_color: RGB in 0..255.
-        glyph_angle: rotation of the glyph in radians.
-        body_place: (2,) in 0..1, where in the free room of the box the body stands.
-        limb_ends: (4,) in 0..1, where on the top, bottom, left and right side a limb ends.
-    """
-
-    category: int
-    box: tuple[int, int, int, int]
-    color: np.ndarray
-    glyph_color: np.ndarray
-    glyph_angle: float
-    body_place: np.ndarray
-    limb_ends: np.ndarray
+    category: int  # dataset category id, a key of ``CATEGORIES``
+    box: tuple[int, int, int, int]  # (x, y, width, height) in pixels; the drawn object reaches all four sides
+    color: np.ndarray  # RGB in 0..255
+    glyph_color: np.ndarray  # RGB in 0..255
+    glyph_angle: float  # rotation of the glyph in radians
+    body_place: np.ndarray  # (2,) in 0..1, where in the free room of the box the body stands
+    limb_ends: np.ndarray  # (4,) in 0..1, where on the top, bottom, left and right side a limb ends
 
 
 @dataclass(frozen=True)

@@ -37,23 +37,14 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and what a model has found on it.
+    """An image and what a model has found on it."""
 
-    Attributes:
-        image_rgb: (H, W, 3) uint8, the image as it is in its file.
-        network_size: (height, width) of the network's input.
-        detections: those to be drawn, on the CPU, in the frame of ``image_rgb``, best first.
-        class_names: names by class; maybe fewer than there are classes.
-        score_threshold: the detections have at least this score.
-        max_regions: drawers of single regions show at most so many.
-    """
-
-    image_rgb: np.ndarray
-    network_size: tuple[int, int]
-    detections: Instances
-    class_names: tuple[str, ...]
-    score_threshold: float
-    max_regions: int
+    image_rgb: np.ndarray  # (H, W, 3) uint8, the image as it is in its file
+    network_size: tuple[int, int]  # (height, width) of the network's input
+    detections: Instances  # those to be drawn, on the CPU, in the frame of ``image_rgb``, best first
+    class_names: tuple[str, ...]  # names by class; maybe fewer than there are classes
+    score_threshold: float  # the detections have at least this score
+    max_regions: int  # drawers of single regions show at most so many
 
 
 class Drawer:
@@ -61,12 +52,9 @@ class Drawer:
 
     Args:
         parts: modules of the model by name, whose calls the drawer wants to see.
-
-    Attributes:
-        name: of the pictures, a single word.
     """
 
-    name: str
+    name: str  # of the pictures, a single word
 
     def __init__(self, parts: Mapping[str, nn.Module] | None = None):
         self.parts = dict(parts or {})

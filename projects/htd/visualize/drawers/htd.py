@@ -40,17 +40,11 @@ _WEIGHT, _OTHERS = "deepskyblue", "gray"
 
 
 class Regressed(NamedTuple):
-    """What the regression of a stage was given and gave.
+    """What the regression of a stage was given and gave."""
 
-    Attributes:
-        context: of the image.
-        boxes: (P, 4), the RoIs, in pixels of the network's input.
-        deltas: (P, B).
-    """
-
-    context: RoIContext
-    boxes: Tensor
-    deltas: Tensor
+    context: RoIContext  # of the image
+    boxes: Tensor  # (P, 4), the RoIs, in pixels of the network's input
+    deltas: Tensor  # (P, B)
 
     @classmethod
     def of(cls, call: Call) -> Regressed:

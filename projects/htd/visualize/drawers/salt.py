@@ -43,22 +43,14 @@ class Looked(NamedTuple):
     The operator knows cells alone: it reads the map at a cell's node, column and row times the stride, and at
     points around it. Hosts whose boxes start in the middle of a cell (FCOS) start half a cell from there, so
     their coarse boxes lie half a cell off the points that they lay out.
-
-    Attributes:
-        priors: of the image.
-        scores: (P, K), those of classes, times the centerness if there is one.
-        boxes: (P, 4), final, as they are before they are suppressed and clipped.
-        coarse: (M, 4), around the host's points.
-        nodes: (M, 2), as (x, y).
-        points: of each task (M, 9, 2), as (x, y).
     """
 
-    priors: Priors
-    scores: Tensor
-    boxes: Tensor
-    coarse: Tensor
-    nodes: Tensor
-    points: dict[str, Tensor]
+    priors: Priors  # of the image
+    scores: Tensor  # (P, K), those of classes, times the centerness if there is one
+    boxes: Tensor  # (P, 4), final, as they are before they are suppressed and clipped
+    coarse: Tensor  # (M, 4), around the host's points
+    nodes: Tensor  # (M, 2), as (x, y)
+    points: dict[str, Tensor]  # of each task (M, 9, 2), as (x, y)
 
     @classmethod
     def of(cls, model: nn.Module, calls: Mapping[str, list[Call]]) -> Looked:

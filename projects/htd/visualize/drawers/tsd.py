@@ -35,23 +35,14 @@ _TOWERS = ("classification", "regression")
 
 
 class Seen(NamedTuple):
-    """What went through the towers of one head.
+    """What went through the towers of one head."""
 
-    Attributes:
-        context: of the image; of it the sizes and the convention of boxes are read.
-        boxes: (R, 4), the RoIs, in pixels of the network's input.
-        points: offsets (R, 2, S, S) of the bins; None if classification looks at the RoI itself.
-        regressed: (P, 4), those of the RoIs that are regressed.
-        shifts: their offsets (P, 2); None if regression looks at the RoI itself.
-        deltas: (P, B), relative to the shifted boxes.
-    """
-
-    context: RoIContext
-    boxes: Tensor
-    points: Tensor | None
-    regressed: Tensor
-    shifts: Tensor | None
-    deltas: Tensor
+    context: RoIContext  # of the image; of it the sizes and the convention of boxes are read
+    boxes: Tensor  # (R, 4), the RoIs, in pixels of the network's input
+    points: Tensor | None  # offsets (R, 2, S, S) of the bins; None if classification looks at the RoI itself
+    regressed: Tensor  # (P, 4), those of the RoIs that are regressed
+    shifts: Tensor | None  # their offsets (P, 2); None if regression looks at the RoI itself
+    deltas: Tensor  # (P, B), relative to the shifted boxes
 
     @classmethod
     def of(cls, classification: Call, regression: Call) -> Seen:
