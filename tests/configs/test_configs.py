@@ -6,7 +6,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from tests.configs.leaves import FOLDERS, LEAVES, config_of, full_size
+from tests.configs.leaves import LEAVES, config_of, full_size
 from tests.configs.reduced import (
     as_mapped,
     build,
@@ -36,11 +36,6 @@ def as_text(model):
 def has_masks(model):
     """Whether a model predicts masks."""
     return hasattr(model, "roi_heads") and bool(model.roi_heads.mask_branch.num_heads)
-
-
-def test_there_are_leaves_in_every_folder():
-    for folder in FOLDERS:
-        assert any(f"/{folder}/" in leaf for leaf in LEAVES)
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

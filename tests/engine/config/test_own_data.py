@@ -58,7 +58,8 @@ def test_masks_and_drawn_maps_follow_the_class_count(files, request, leaf, label
 
 
 def test_without_validation_data_nothing_is_evaluated(config, files):
-    assert "nothing is evaluated" in apply_own_data(config, OwnData(train=files[0]), read_three)
+    line = apply_own_data(config, OwnData(train=files[0]), lambda path: ["cat"])
+    assert line.startswith("own data: 1 class (cat);") and "nothing is evaluated" in line
     assert config.dataloader.evaluator and config.dataloader.test.dataset.json_file is None
     assert not Evaluation(config.dataloader).build()
 
@@ -67,11 +68,6 @@ def test_a_config_without_test_data_takes_training_data(config, files):
     config.dataloader.test = None
     assert "nothing is evaluated" in apply_own_data(config, OwnData(train=files[0]), read_three)
     assert not Evaluation(config.dataloader).build()
-
-
-def test_one_class_is_not_called_classes(config, files):
-    line = apply_own_data(config, OwnData(train=files[0]), lambda path: ["cat"])
-    assert line.startswith("own data: 1 class (cat);")
 
 
 def test_no_flags_change_nothing(config):
