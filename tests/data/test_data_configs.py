@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from htd.data import draw_semantic_maps
 from htd.errors import UserError
+from htd.layers import InclusiveBoxes
 from tests.static.source import ROOT
 
 
@@ -74,3 +75,15 @@ def test_drawn_maps_are_no_maps_of_other_classes(load, toy, tmp_path, semantic, 
     with pytest.raises(UserError, match=f"{said}num_classes=6"):
         samples(config)
     assert (ROOT / leaf).is_file()
+
+
+@pytest.mark.parametrize("name", ["coco_inclusive", "coco_inclusive_masks", "toy_inclusive"])
+def test_one_argument_makes_boxes_inclusive(name):
+    """The convention of the mapper; the resize beside it follows."""
+    ours, plain = (
+        LazyConfig.load(str(ROOT / f"configs/common/data/{part}.py")).dataloader
+        for part in (name, name.replace("_inclusive", ""))
+    )
+    assert isinstance(instantiate(ours.train.mapper).convention, InclusiveBoxes)
+    del ours.train.mapper.convention
+    assert str(ours) == str(plain)

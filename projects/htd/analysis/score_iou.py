@@ -25,18 +25,15 @@ class Boxes(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """What detections are matched with.
+    """What detections are matched with, each (D,).
 
-    Attributes:
-        objects: (D,) index of the object of its image and class with the largest IoU, -1 if none overlaps.
-        ious: (D,) float64 IoU with it, 0 if there is none.
-        in_crowd: (D,) bool, whether the detection says nothing: it overlaps no object of its own by 0.5 and
-            lies at least half in a crowd region of its class.
+    A detection in a crowd says nothing: it overlaps no object of its own by 0.5 and lies at least half in a
+    crowd region of its class.
     """
 
-    objects: np.ndarray
-    ious: np.ndarray
-    in_crowd: np.ndarray
+    objects: np.ndarray  # index of the object of its image and class with the largest IoU, -1 for none
+    ious: np.ndarray  # float64 IoU with it, 0 if there is none
+    in_crowd: np.ndarray  # bool
 
 
 class Correlation(NamedTuple):

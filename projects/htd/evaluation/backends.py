@@ -22,15 +22,10 @@ from htd.errors import UserError
 
 @dataclass(frozen=True)
 class CocoScores:
-    """Result of one evaluation, with the attributes that Detectron2 reads from a COCOeval.
+    """Result of one evaluation, with the attributes that Detectron2 reads from a COCOeval."""
 
-    Attributes:
-        stats: (12,) float64, the numbers of ``COCOeval.summarize``; -1 where undefined.
-        eval: ``"precision"`` (T, R, K, A, M): IoU thresholds, recalls, classes, areas, detection caps.
-    """
-
-    stats: np.ndarray
-    eval: dict[str, np.ndarray]
+    stats: np.ndarray  # (12,) float64, the numbers of ``COCOeval.summarize``; -1 where undefined
+    eval: dict[str, np.ndarray]  # "precision": IoU thresholds, recalls, classes, areas, detection caps
 
 
 Evaluate = Callable[[COCO, list, str, "Sequence[int] | None"], CocoScores]

@@ -18,15 +18,10 @@ _COLUMNS = ("ImageID", "LabelName", "Score", "XMin", "XMax", "YMin", "YMax")
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of some images.
+    """Detections of some images; boxes are in parts of the image's sides."""
 
-    Attributes:
-        ids: identifiers of the images.
-        table: classes 0..K-1, boxes in parts of the image's sides, scores; its images are places in ``ids``.
-    """
-
-    ids: list[str]
-    table: BoxTable
+    ids: list[str]  # of the images
+    table: BoxTable  # its images are places in ``ids``, its values scores
 
 
 def _detections(ids: Sequence[str], values: Sequence[Sequence[float]]) -> Detections:

@@ -41,20 +41,12 @@ class BoxTable:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The result for each class; NaN where there are no objects.
+    """The result (K,) for each class; NaN where there are no objects."""
 
-    Attributes:
-        ap: (K,) float64, average precision.
-        recall: (K,) float64, the share of the objects that all detections together find.
-        mean_recall: (K,) float64, the mean of the recalls after each detection, which the published
-            evaluator reports; 0 without detections.
-        objects: (K,) int64, number of objects, expanded.
-    """
-
-    ap: np.ndarray
-    recall: np.ndarray
-    mean_recall: np.ndarray
-    objects: np.ndarray
+    ap: np.ndarray  # average precision
+    recall: np.ndarray  # the share of the objects that all detections together find
+    mean_recall: np.ndarray  # as the published evaluator reports: mean of the recalls after each detection
+    objects: np.ndarray  # number of objects, expanded
 
 
 @dataclass(frozen=True)

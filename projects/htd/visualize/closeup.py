@@ -41,20 +41,15 @@ class Bar:
 class Closeup:
     """A region and what is drawn on it.
 
-    Attributes:
-        heading: one line.
-        marks: styles with where they go, in the frame of the image: a box (4,), or for each point where it
-            comes from and where it is, (n, 2, 2), or the corners of an outline (n, 2), as (x, y).
-        over: (H, W, 3) uint8, shown instead of the image.
-        full: show all of the image, not the region of the marks.
-        bars: beneath it; as many in each close-up of a row.
+    Marks are styles with where they go, in the frame of the image: a box (4,), or for each point where it
+    comes from and where it is, (n, 2, 2), or the corners of an outline (n, 2), as (x, y).
     """
 
     heading: str
     marks: Sequence[tuple[Style, np.ndarray]]
-    over: np.ndarray | None = None
-    full: bool = False
-    bars: Sequence[Bar] = ()
+    over: np.ndarray | None = None  # (H, W, 3) uint8, shown instead of the image
+    full: bool = False  # show all of the image, not the region of the marks
+    bars: Sequence[Bar] = ()  # beneath it; as many in each close-up of a row
 
 
 def draw_closeups(image_rgb: np.ndarray, rows: Sequence[Sequence[Closeup]]) -> np.ndarray:

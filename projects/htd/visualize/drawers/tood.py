@@ -39,21 +39,13 @@ _SIDES = tuple(
 
 
 class Looked(NamedTuple):
-    """What a model predicted at its priors, in pixels of the network's input.
-
-    Attributes:
-        priors: of the image.
-        scores: (P, K), those of classes, times the centerness if there is one.
-        before: (P, 4), boxes before they are aligned.
-        aligned: (P, 4).
-        places: (P, 4, 2), where the left, upper, right and lower side of aligned boxes were read, as (x, y).
-    """
+    """What a model predicted at its priors, in pixels of the network's input."""
 
     priors: Priors
-    scores: Tensor
-    before: Tensor
-    aligned: Tensor
-    places: Tensor
+    scores: Tensor  # (P, K), those of classes, times the centerness if there is one
+    before: Tensor  # (P, 4), boxes before they are aligned
+    aligned: Tensor  # (P, 4)
+    places: Tensor  # (P, 4, 2), where left, upper, right and lower sides of aligned boxes were read, (x, y)
 
     @classmethod
     def of(cls, model: nn.Module, head: Call) -> Looked:

@@ -35,10 +35,10 @@ _TOWERS = ("classification", "regression")
 
 
 class Seen(NamedTuple):
-    """What went through the towers of one head."""
+    """What went through the towers of one head, in pixels of the network's input."""
 
-    context: RoIContext  # of the image; of it the sizes and the convention of boxes are read
-    boxes: Tensor  # (R, 4), the RoIs, in pixels of the network's input
+    context: RoIContext
+    boxes: Tensor  # (R, 4), the RoIs
     points: Tensor | None  # offsets (R, 2, S, S) of the bins; None if classification looks at the RoI itself
     regressed: Tensor  # (P, 4), those of the RoIs that are regressed
     shifts: Tensor | None  # their offsets (P, 2); None if regression looks at the RoI itself
