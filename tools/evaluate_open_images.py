@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from detectron2.evaluation import print_csv_format
 from detectron2.utils.logger import setup_logger
@@ -25,6 +24,7 @@ from htd.engine.config import build, load_config
 from htd.engine.config.builder import locate_target
 from htd.errors import UserError, run_cli
 from htd.evaluation import OpenImagesEvaluator, read_detections
+from htd.files import write_file
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,12 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = evaluator.score(read_detections(args.detections))
     print_csv_format(results)
     if args.output:
-        try:
-            Path(args.output).write_text(json.dumps(results, indent=1))
-        except OSError as error:
-            raise UserError(
-                f"results {args.output} cannot be written ({error.strerror}); name another file"
-            ) from error
+        write_file(args.output, json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Drawing of semantic maps: what is drawn, what is refused, and that it goes on where it stopped."""
 
-import errno
 import json
 import logging
 import os
@@ -141,23 +140,10 @@ def test_files_of_others_are_left_alone(tiny, tmp_path):
         draw_semantic_maps(tiny, tmp_path / "stuffthingmaps")
     assert [path.name for path in (tmp_path / "stuffthingmaps").iterdir()] == ["1.png"]
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="folder .*file cannot be written .*Not a directory"):
+    with pytest.raises(UserError, match="file cannot be made"):
         draw_semantic_maps(tiny, tmp_path / "file")
     with pytest.raises(UserError, match="--output"):
         draw_semantic_maps(tiny, "")
-
-
-@pytest.mark.parametrize(
-    ("number", "cure"),
-    [(errno.ENOSPC, "; make room .*"), (errno.EDQUOT, "; make room .*"), (errno.EROFS, "")],
-)
-def test_only_a_full_disk_asks_for_room(tiny, tmp_path, monkeypatch, number, cure):
-    def refuse(*paths):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(UserError, match=rf"maps cannot be written .*{os.strerror(number)}\){cure}$"):
-        draw_semantic_maps(tiny, tmp_path / "maps")
 
 
 @pytest.mark.parametrize("name", ["../images/1.png", "a/../../images/1.png"])

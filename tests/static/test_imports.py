@@ -12,6 +12,7 @@ from tests.static.source import PACKAGE, Source, all_sources, imported_modules
 # meets in the commands, as arguments or as objects of a config.
 LEVELS = {
     "errors": 0,
+    "files": 1,
     "requirements": 0,
     "segmentation": 0,
     "collect_env": 1,

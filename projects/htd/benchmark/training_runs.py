@@ -16,6 +16,7 @@ from pathlib import Path
 
 from htd.benchmark import ROOT
 from htd.errors import UserError
+from htd.files import write_file
 
 METRIC = "bbox/AP"
 
@@ -71,22 +72,6 @@ def last_value(metrics: Path) -> float:
     return values[-1]
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
 def read_json(path: Path) -> dict:
     """Read a file of :func:`write_json`.
 
@@ -101,7 +86,8 @@ def read_json(path: Path) -> dict:
 
 def write_json(path: Path, content: dict) -> None:
     """Write a file for :func:`read_json`; NaN becomes null."""
-    write_file(path, json.dumps(_without_nan(content), indent=1).encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, json.dumps(_without_nan(content), indent=1))
 
 
 def _without_nan(value: object) -> object:
@@ -117,9 +103,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process has locked it, or it cannot be written.
     """
-    with _writing(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror})") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,11 +116,3 @@ def locked(folder: Path) -> Iterator[None]:
         # A lock lasts as long as any process holds the open file.
         os.set_inheritable(lock.fileno(), True)
         yield
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from htd.checkpoint import unpickle
 from htd.checkpoint.formats import DETECTRON2, Foreign, recognise
 from htd.errors import UserError, reason
+from htd.files import write_file
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -116,15 +117,7 @@ def write_checkpoint(path: str | Path, weights: Mapping[str, Tensor], **notes: s
     Raises:
         UserError: the file cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save({"model": dict(weights), **notes}, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, partial(torch.save, {"model": dict(weights), **notes}))
 
 
 class Unconverted(NamedTuple):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,6 +31,7 @@ from htd.data.open_images_files import (
     read_classes,
 )
 from htd.errors import UserError
+from htd.files import write_file
 
 _LOGGER = logging.getLogger(__name__)
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
@@ -201,14 +201,11 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def _write_sizes(file: Path, sizes: dict[str, tuple[int, int]]) -> None:
-    # Several processes may write the same; each replaces the whole file at once.
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
     lines = ["ImageID,Width,Height", *(f"{name},{width},{height}" for name, (height, width) in sizes.items())]
     try:
-        partial.write_text("\n".join(lines) + "\n")
-        os.replace(partial, file)
-    except OSError as error:
-        _LOGGER.warning("sizes of images are not kept: %s cannot be written (%s)", file, error.strerror)
+        write_file(file, "\n".join(lines) + "\n")
+    except UserError as error:
+        _LOGGER.warning("sizes of images are not kept: %s", error)
 
 
 def read_ancestors(path: str | Path, classes: ClassList, relations: Sequence[str]) -> np.ndarray:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from htd.data.coco import CocoFile, annotations_by_image, read_coco
 from htd.data.semantic import RECORD, fingerprint, map_path, png_header, read_record
 from htd.errors import UserError
+from htd.files import write_file
 from htd.segmentation import rasterized
 
 _LOGGER = logging.getLogger(__name__)
@@ -56,11 +57,10 @@ def draw_semantic_maps(json_file: str | Path, output: str | Path) -> Path:
                 kept += 1
             else:
                 values = semantic_map(annotations.get(image["id"], []), size, background=len(content.names))
-                _write(paths[image["id"]], cv2.imencode(".png", values)[1].tobytes())
+                paths[image["id"]].parent.mkdir(parents=True, exist_ok=True)
+                write_file(paths[image["id"]], cv2.imencode(".png", values)[1].tobytes())
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = "; make room and repeat the command: it goes on where it stopped" if full else ""
-        raise UserError(f"semantic maps: folder {output} cannot be written ({error}){cure}") from error
+        raise UserError(f"semantic maps: folder {output} cannot be made ({error.strerror})") from error
     left_out = "".join(f"; left out {count} {what}" for what, count in skipped.items())
     _LOGGER.info("%s: %d maps drawn, %d were there%s", output, len(paths) - kept, kept, left_out)
     return output
@@ -105,9 +105,10 @@ def _claim(output: Path, record: dict) -> None:
     output.mkdir(parents=True, exist_ok=True)
     present = read_record(output)
     if present is None:
-        if any(path.name != f"{RECORD}.part" for path in output.iterdir()):
+        # A killed process may have left a part of the record.
+        if any(not path.name.startswith(f".{RECORD}.") for path in output.iterdir()):
             raise UserError(f"semantic maps: folder {output} holds other files; name a new or empty one")
-        _write(output / RECORD, json.dumps(record).encode())
+        write_file(output / RECORD, json.dumps(record))
     elif present != record:
         raise UserError(
             f"semantic maps: folder {output} holds maps drawn from another file, or another state, of "
@@ -122,11 +123,3 @@ def _is_drawn(path: Path, size: tuple[int, int]) -> bool:
             return png_header(file.read(64)) == (size, 8, 0)
     except FileNotFoundError:
         return False
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(data)
-    os.replace(partial, path)

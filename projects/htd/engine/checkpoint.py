@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from htd.engine.contents import checked_contents, unreadable
-from htd.errors import UserError, reason
+from htd.errors import UserError
+from htd.files import write_file
 from htd.modeling.dense.boxes import decoder_name
 
 # Entry of a file of weights with what the corners of boxes mean to them, a class of htd.layers.
@@ -60,9 +61,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint to resume from."""
-        temporary = Path(self.save_dir) / f".last_checkpoint.{os.getpid()}.tmp"
-        temporary.write_text(last_filename_basename)
-        os.replace(temporary, Path(self.save_dir) / "last_checkpoint")
+        write_file(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def last_checkpoint(self) -> Path:
         """Return the file to resume from.
@@ -89,21 +88,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         target = Path(self.save_dir) / f"{name}.pth"
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         self.logger.info("Saving checkpoint to %s", target)
         try:
-            with open(temporary, "wb") as file:
-                torch.save(data, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except (OSError, RuntimeError) as error:  # the latter is torch's word for a full disk
-            raise UserError(
-                f"checkpoint {target} cannot be written ({reason(error)}); is the disk full? Earlier "
-                "checkpoints are as they were: make room and continue with --resume"
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            write_file(target, partial(torch.save, data))
+        except UserError as error:
+            raise UserError(f"{error}; earlier checkpoints are untouched: continue with --resume") from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:

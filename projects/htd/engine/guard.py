@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from htd.errors import UserError
+from htd.files import write_file
 
 
 class NonFiniteLossError(UserError, FloatingPointError):
@@ -56,7 +57,7 @@ def refuse_non_finite(
     file = Path(output_dir) / f"nonfinite_{iteration:07d}.json"
     if comm.is_main_process():
         record = {"iteration": iteration, "learning_rates": sorted(set(rates)), "ranks": reports}
-        file.write_text(json.dumps(record, indent=1))
+        write_file(file, json.dumps(record, indent=1))
     guilty = [report for report in reports if report["non_finite"]] or reports
     terms = sorted({name for report in guilty for name in report["non_finite"]})
     images = [_short(image) for report in guilty for image in report["images"]]

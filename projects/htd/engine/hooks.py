@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from detectron2.utils import comm
 
 from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.random_state import kept_random_state, random_state
+from htd.files import write_file
 
 logger = logging.getLogger(__name__)
 Draw = Callable[..., np.ndarray]
@@ -122,9 +122,7 @@ class BestCheckpointHook(HookBase):
             done = min(iteration + 1, self.trainer.max_iter)
             self._checkpointer.save_model("model_best", iteration=done - 1)
             record = {"metric": self._metric, "value": value, "iterations": done}
-            temporary = self._record.with_suffix(".json.tmp")
-            temporary.write_text(json.dumps(record))
-            os.replace(temporary, self._record)
+            write_file(self._record, json.dumps(record))
             logger.info(
                 "best %s so far: %.4f after %d iterations, saved as model_best.pth", self._metric, value, done
             )

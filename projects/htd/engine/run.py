@@ -30,6 +30,7 @@ from htd.engine.setup import describe_data, prepare
 from htd.engine.trainer import Trainer
 from htd.engine.weights import load_whole, start_from
 from htd.errors import UserError
+from htd.files import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def evaluate(config: DictConfig, *, notes: Sequence[str] = ()) -> dict:
     results = evaluation(model)
     if comm.is_main_process():
         file = Path(config.train.output_dir) / "evaluation.json"
-        file.write_text(json.dumps(flatten_results_dict(results), indent=1))
+        write_file(file, json.dumps(flatten_results_dict(results), indent=1))
         logger.info("results are in %s", file)
     return results
 

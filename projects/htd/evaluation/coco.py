@@ -16,6 +16,7 @@ from detectron2.utils.logger import create_small_table
 from htd.errors import UserError
 from htd.evaluation.backends import choose_backend
 from htd.evaluation.task_annotations import TASKS, TaskAnnotations
+from htd.files import write_file
 
 _RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -95,7 +96,7 @@ class COCOEvaluator(Detectron2COCOEvaluator):
         if self._output_dir:
             path = Path(self._output_dir) / "coco_instances_results.json"
             self._logger.info("results are kept in %s", path)
-            path.write_text(json.dumps(detections))
+            write_file(path, json.dumps(detections))
         if not self._do_evaluation:
             self._logger.info("%s has no annotations: results are not evaluated", self._metadata.json_file)
             return

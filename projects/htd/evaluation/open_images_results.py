@@ -12,6 +12,7 @@ import numpy as np
 
 from htd.errors import UserError
 from htd.evaluation.open_images_scores import BoxTable
+from htd.files import write_file
 
 _COLUMNS = ("ImageID", "LabelName", "Score", "XMin", "XMax", "YMin", "YMax")
 
@@ -80,7 +81,7 @@ def write_detections(path: str | Path, detections: Detections) -> None:
         f"{image} {x1:.6f} {y1:.6f} {x2:.6f} {y2:.6f} {score:.6f} {number + 1}\n"
         for image, number, (x1, y1, x2, y2), score in _each(detections)
     ]
-    _write(Path(path), "".join(lines))
+    write_file(Path(path), "".join(lines))
 
 
 def write_challenge_csv(path: str | Path, detections: Detections, labels: Sequence[str]) -> None:
@@ -89,7 +90,7 @@ def write_challenge_csv(path: str | Path, detections: Detections, labels: Sequen
     lines = [",".join(_COLUMNS) + "\n"]
     for image, number, (x1, y1, x2, y2), score in _each(detections):
         lines.append(f"{image},{labels[number]},{score:.6f},{x1:.6f},{x2:.6f},{y1:.6f},{y2:.6f}\n")
-    _write(Path(path), "".join(lines))
+    write_file(Path(path), "".join(lines))
 
 
 def read_coco_results(results: str | Path, annotations: str | Path, classes: dict[str, int]) -> Detections:
@@ -163,13 +164,6 @@ def _text(path: str | Path) -> str:
         raise UserError(
             f"detections {path} are not text in UTF-8 ({error.reason}); is it an archive?"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"detections {path} cannot be written ({error.strerror})") from error
 
 
 def _json(path: str | Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from htd.errors import UserError
+from htd.files import write_file
 
 _ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Of each ending the encoder's options: lines stay sharp, and JPEGs have all colors at full resolution.
@@ -65,11 +65,4 @@ def write_picture(path: Path, picture_rgb: np.ndarray, kept: Collection[Path] = 
         raise UserError(f"picture {path} would replace an image of the input; name another --output")
     options = _OPTIONS.get(path.suffix, ())
     data = cv2.imencode(path.suffix, cv2.cvtColor(picture_rgb, cv2.COLOR_RGB2BGR), options)[1]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data.tobytes())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"picture {path} cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, data.tobytes())
