@@ -4,7 +4,7 @@ import torch
 
 train = dict(
     output_dir="./output",
-    # "": every weight starts anew. A file, or a URI such as those of ImageNet backbones.
+    # "": all weights start from their initial values. A file, or a URI such as those of ImageNet backbones.
     init_checkpoint="",
     max_iter=90000,
     # The batch for which optimizer.lr, train.max_iter, warm-up and periods are right; another

@@ -1,4 +1,4 @@
-"""ATSS, ResNet-50, FPN: one square anchor a cell, assigned by the statistics of its neighbours."""
+"""ATSS, ResNet-50, FPN: one square anchor a cell, assigned by the statistics of its neighbors."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,4 +1,4 @@
-"""FCOS, ResNet-50, FPN, in MMDetection's form: exponential distances in pixels, no centre sampling."""
+"""FCOS, ResNet-50, FPN, in MMDetection's form: exponential distances in pixels, no center sampling."""
 
 import math
 

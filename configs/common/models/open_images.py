@@ -1,4 +1,4 @@
-"""What the published models for OpenImages have otherwise."""
+"""What the published models for OpenImages change in those for COCO."""
 
 
 def for_open_images(model):

@@ -13,7 +13,7 @@ from .gfl import model
 def plug_in_salt(model, residual=True, norm="GN"):
     """Put the operator, in place, behind the towers of any dense model, and train its coarse boxes.
 
-    Their loss has the weights and the normaliser of the host's box loss, which has to be named
+    Their loss has the weights and the normalizer of the host's box loss, which has to be named
     ``loss_box_reg``, and half of its factor. ``residual`` is the adapter's, ``norm`` the operator's.
     """
     if not {"head", "criterion"} <= set(model):
