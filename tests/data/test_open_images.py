@@ -128,6 +128,12 @@ def test_sizes_are_looked_up_once(tmp_path, monkeypatch):
         data.load("oi_sizes_3", sizes_file=str(sizes))
 
 
+def test_sizes_that_cannot_be_kept(tmp_path, caplog):
+    data = Official(tmp_path, BOXES)
+    assert len(data.load("oi_unkept", sizes_file=str(tmp_path / "none" / "sizes.csv"))) == 2
+    assert "sizes of images are not kept" in caplog.text
+
+
 def test_an_image_that_is_turned_has_the_size_of_what_is_read(tmp_path):
     picture = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
     exif = Image.Exif()
