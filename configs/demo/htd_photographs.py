@@ -1,15 +1,16 @@
-"""HTD with narrow parts for a handful of photographs, without augmentation: a check that it can learn them.
+"""HTD with narrow parts for photographs: box AP 98.5 on the training images, after 300 iterations.
 
-Give the data by --train-json, --train-images, --val-json and --val-images. On the eight photographs of
-tests/overfit it reaches box AP 98.5 on what it was trained with, after its 300 iterations.
+That is on the eight photographs of tests/overfit, about two minutes on a CPU. Run:
+
+    train_net.py --config-file configs/demo/htd_photographs.py --train-json T.json --train-images DIR \
+        --val-json T.json --val-images DIR
 """
 
 from ..common.data.coco import dataloader
-from ..common.photographs import all_levels, small_pictures
+from ..common.photographs import fit_photographs
 from .htd_toy import lr_multiplier, model, optimizer, train
 
-small_pictures(dataloader)
-all_levels(model)
+fit_photographs(model, dataloader)
 model.roi_heads.stages[1].head.classification.graph.num_levels = 4
 
 train.update(
