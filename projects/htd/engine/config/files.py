@@ -21,6 +21,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from htd.engine.config.overrides import checked_overrides
 from htd.engine.config.renamed import rename_keys, renamed_classes, state_old_defaults
 from htd.errors import UserError, reason
+from htd.files import write_file
 
 logger = logging.getLogger(__name__)
 KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -89,26 +90,26 @@ def _select(config: DictConfig, key: str) -> object:
 
 
 def save_config(config: DictConfig, path: str | Path) -> None:
-    """Write the config, interpolations kept, as a YAML file that :func:`load_config` reads again.
+    """Write the config as a YAML file that :func:`load_config` reads again."""
+    write_file(path, config_text(config))
+
+
+def config_text(config: DictConfig) -> str:
+    """Return the config, interpolations kept, as the text of a YAML file.
 
     Raises:
         UserError: an interpolation leads nowhere.
     """
-    try:
-        LazyConfig.save(config, str(path))
-    except InterpolationKeyError as error:
-        node = str(error.full_key).split(".")[0].split("[")[0]
-        raise UserError(
-            f"the config cannot be saved: {error.full_key} refers to what is not there; if {node} is a "
-            f"variable of a config file that only helps there, call it _{node}"
-        ) from error
-
-
-def config_text(config: DictConfig) -> str:
-    """Return the config as the text that :func:`save_config` writes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
-        save_config(config, path)
+        try:
+            LazyConfig.save(config, str(path))
+        except InterpolationKeyError as error:
+            node = str(error.full_key).split(".")[0].split("[")[0]
+            raise UserError(
+                f"the config cannot be saved: {error.full_key} refers to what is not there; if {node} is a "
+                f"variable of a config file that only helps there, call it _{node}"
+            ) from error
         return path.read_text()
 
 
