@@ -2,15 +2,12 @@
 
 import sys
 
-from htd.checkpoint import find_unconverted
-from htd.data import read_categories
+from htd.checkpoint.weights import check_weights_file
 from htd.engine.config import config_text
 from htd.engine.config.command_line import build_config, parse_arguments
 from htd.engine.launch import Processes, launch
 from htd.engine.run import evaluate, train
-from htd.engine.weights import check_weights_file
 from htd.errors import run_cli
-from htd.visualize import draw_input
 
 
 def main(config, notes, arguments):
@@ -18,18 +15,18 @@ def main(config, notes, arguments):
     if arguments.eval_only:
         evaluate(config, notes=notes)
     else:
-        train(config, resume=arguments.resume, draw=draw_input, notes=notes)
+        train(config, resume=arguments.resume, notes=notes)
 
 
 def command():
     """Read the command line and start the processes it asks for."""
     arguments = parse_arguments()
-    config, notes = build_config(arguments, read_categories)
+    config, notes = build_config(arguments)
     if arguments.print_config:
         sys.stdout.write(config_text(config))
         return
     if not arguments.resume:
-        check_weights_file(config.train.init_checkpoint, arguments.config_file, find_unconverted)
+        check_weights_file(config.train.init_checkpoint, arguments.config_file)
     processes = Processes(
         arguments.num_gpus, arguments.num_machines, arguments.machine_rank, arguments.dist_url
     )

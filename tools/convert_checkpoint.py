@@ -26,7 +26,7 @@ from torch import nn
 
 from htd.checkpoint import check_output, convert, read_checkpoint, state_dict_of, write_checkpoint
 from htd.checkpoint.formats import FORMATS
-from htd.engine.checkpoint import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
+from htd.checkpoint.training import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
 from htd.engine.config import build, load_config
 from htd.errors import UserError, run_cli
 

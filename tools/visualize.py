@@ -20,15 +20,13 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from htd.checkpoint import find_unconverted
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import check_weights_file, load_whole
 from htd.data import read_categories, read_classes, read_image
-from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.config import build, load_config
 from htd.engine.config.own_data import class_counts
-from htd.engine.device import usable_device
 from htd.engine.run import build_model
-from htd.engine.setup import hide_known_warnings
-from htd.engine.weights import check_weights_file, load_whole
+from htd.engine.setup import hide_known_warnings, usable_device
 from htd.errors import UserError, run_cli
 from htd.visualize import (
     draw_model,
@@ -81,7 +79,7 @@ def load_model(config: DictConfig, config_file: str, checkpoint: str) -> nn.Modu
         raise UserError(
             f"--checkpoint {checkpoint} is not a file: name the weights, such as model_final.pth of a run"
         )
-    check_weights_file(checkpoint, config_file, find_unconverted)
+    check_weights_file(checkpoint, config_file)
     model = build_model(config)
     load_whole(TrainingCheckpointer(model), checkpoint, everything=False)
     return model

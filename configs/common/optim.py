@@ -3,7 +3,7 @@
 import torch
 from detectron2.config import LazyCall as L
 
-from htd.engine.optim import parameter_groups
+from htd.engine.solver import parameter_groups
 
 # The published recipe decays every parameter, norms and biases included (null: as the optimizer says), and
 # gives biases the rate of weights.

@@ -4,7 +4,7 @@ import math
 
 from detectron2.config import LazyCall as L
 
-from htd.engine.schedule import warmup_cosine, warmup_multistep
+from htd.engine.solver import warmup_cosine, warmup_multistep
 
 
 def coco_iterations(epochs, batch_size):

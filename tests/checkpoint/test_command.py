@@ -7,10 +7,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 
-from htd.checkpoint import convert, find_unconverted
+from htd.checkpoint import convert
 from htd.checkpoint.formats import FORMATS
-from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.weights import check_weights_file, load_whole
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import check_weights_file, load_whole
 from htd.errors import UserError, run_cli
 from tests import recorded
 from tools import convert_checkpoint
@@ -123,11 +123,11 @@ def test_converted_htc_is_loaded_by_the_engine(tmp_path, capsys):
     weights = published(recorded.manifest("htc", "htc_r50"), "htc", model)
     source, target = save(weights, tmp_path / "published.pth"), tmp_path / "ours.pth"
     with pytest.raises(UserError, match=rf"\(HTC\) .* convert them first: .* --config-file {HTC} "):
-        check_weights_file(str(source), HTC, find_unconverted)
+        check_weights_file(str(source), HTC)
 
     command(HTC, source, target, overrides=NARROW_HTC)
     assert "source format: HTC (htc)" in capsys.readouterr().out
-    check_weights_file(str(target), HTC, find_unconverted)
+    check_weights_file(str(target), HTC)
     load_whole(TrainingCheckpointer(found), str(target), everything=False)
     converted, _ = convert(weights, model)
     assert all(torch.equal(value, converted[name]) for name, value in found.state_dict().items())

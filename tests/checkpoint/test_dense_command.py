@@ -4,10 +4,9 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from htd.checkpoint import find_unconverted
 from htd.checkpoint.formats import FORMATS
-from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.weights import check_weights_file, load_whole
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import check_weights_file, load_whole
 from htd.errors import UserError
 from tests import recorded
 from tools import convert_checkpoint
@@ -48,13 +47,13 @@ def command(config, source, target):
 def test_converted_file_is_loaded_by_the_engine(model, source, tmp_path, capsys):
     target = tmp_path / "ours.pth"
     with pytest.raises(UserError, match=rf"\(TOOD\) .* convert them .* --config-file {TOOD} "):
-        check_weights_file(str(source), TOOD, find_unconverted)
+        check_weights_file(str(source), TOOD)
 
     command(TOOD, source, target)
     said = capsys.readouterr().out
     size = len(model.state_dict())
     assert "source format: TOOD (tood)" in said and f"{size} of the model's {size} tensors" in said
-    check_weights_file(str(target), TOOD, find_unconverted)
+    check_weights_file(str(target), TOOD)
     load_whole(TrainingCheckpointer(model), str(target), everything=False)
     published = torch.load(source)["state_dict"]
     assert torch.equal(model.head.predictors.cls_score.bias, published["bbox_head.tood_cls.bias"])

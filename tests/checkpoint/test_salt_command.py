@@ -4,10 +4,9 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from htd.checkpoint import find_unconverted
 from htd.checkpoint.formats import FORMATS
-from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.weights import check_weights_file, load_whole
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import check_weights_file, load_whole
 from htd.errors import UserError
 from tests import recorded
 from tools import convert_checkpoint
@@ -47,13 +46,13 @@ def command(source, target, *overrides):
 def test_converted_file_is_loaded_by_the_engine(model, source, tmp_path, capsys):
     target = tmp_path / "ours.pth"
     with pytest.raises(UserError, match=rf"\(SALT-Net\) .* convert them .* --config-file {CONFIG} "):
-        check_weights_file(str(source), CONFIG, find_unconverted)
+        check_weights_file(str(source), CONFIG)
 
     command(source, target, *FORM.overrides)
     said, size = capsys.readouterr().out, len(model.state_dict())
     assert "source format: SALT-Net (salt)" in said and f"{size} of the model's {size} tensors" in said
     assert "ignored: 1 (the numbers 0, 1, 2, ... of the bins)" in said
-    check_weights_file(str(target), CONFIG, find_unconverted)
+    check_weights_file(str(target), CONFIG)
     load_whole(TrainingCheckpointer(model), str(target), everything=False)
     published = torch.load(source)["state_dict"]
     assert torch.equal(model.head.predictors.cls_score.bias, published["bbox_head.salt_cls.bias"])

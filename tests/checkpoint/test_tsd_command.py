@@ -4,11 +4,10 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from htd.checkpoint import find_unconverted
 from htd.checkpoint.formats import FORMATS
 from htd.checkpoint.formats.class_order import without_background, without_background_box
-from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.weights import check_weights_file, load_whole
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import check_weights_file, load_whole
 from htd.errors import UserError
 from tests import recorded
 from tools import convert_checkpoint
@@ -52,11 +51,11 @@ def command(config, source, target):
 def test_converted_file_is_loaded_by_the_engine(model, source, tmp_path, capsys):
     target = tmp_path / "ours.pth"
     with pytest.raises(UserError, match=rf"\(TSD on Mask R-CNN\) .* convert them .* --config-file {MASK} "):
-        check_weights_file(str(source), MASK, find_unconverted)
+        check_weights_file(str(source), MASK)
 
     command(MASK, source, target)
     assert "source format: TSD on Mask R-CNN (tsd_mask)" in capsys.readouterr().out
-    check_weights_file(str(target), MASK, find_unconverted)
+    check_weights_file(str(target), MASK)
     load_whole(TrainingCheckpointer(model), str(target), everything=False)
     continuous = instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONTINUOUS), NARROW).model)
     with pytest.raises(UserError, match="ours.pth was trained with InclusiveBoxes, but"):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from htd.engine.checkpoint import BOX_DECODER, TrainingCheckpointer
-from htd.engine.weights import load_whole, start_from
+from htd.checkpoint.training import BOX_DECODER, TrainingCheckpointer
+from htd.checkpoint.weights import load_whole
+from htd.engine.run import start_from
 from htd.errors import UserError
 from tests.configs.leaves import config_of
 from tests.configs.reduced import build

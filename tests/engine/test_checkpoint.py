@@ -9,16 +9,18 @@ import torch
 from detectron2.config import instantiate
 from torch import nn
 
-from htd.engine.checkpoint import TrainingCheckpointer
+from htd.checkpoint import weights as weights_module
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import check_weights_file, load_whole, local_file
 from htd.engine.config import load_config
-from htd.engine.run import train
-from htd.engine.weights import check_weights_file, class_dependent, load_whole, local_file, start_from
+from htd.engine.config.own_data import class_dependent
+from htd.engine.run import start_from, train
 from htd.errors import UserError
 from htd.layers import ContinuousBoxes, InclusiveBoxes
 from tests.configs.reduced import reduced_model
 from tests.engine.tiny import TINY, TinyModel
 
-LOGGER = "htd.engine.weights"
+LOGGER = "htd.checkpoint.weights"
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_training_starts_from_weights_of_other_classes(weights, caplog):
     (line,) = [record.message for record in caplog.records if record.name == LOGGER]
     assert line == (
         f"weights: 8 of 10 tensors from {path}; "
-        "re-initialised for num_classes=2: head.cls.bias, head.cls.weight"
+        "re-initialized for num_classes=2: head.cls.bias, head.cls.weight"
     )
 
 
@@ -110,7 +112,7 @@ def test_htc_starts_from_weights_of_other_semantic_maps(weights, caplog):
     target = instantiate(config)
     with caplog.at_level(logging.INFO, LOGGER):
         start_from(TrainingCheckpointer(target), path, config)
-    said = f"; re-initialised for num_classes=4, num_semantic_classes=7: {predictor}.bias, {predictor}.weight"
+    said = f"; re-initialized for num_classes=4, num_semantic_classes=7: {predictor}.bias, {predictor}.weight"
     assert caplog.messages[-1].endswith(said)
     config.roi_heads.num_classes = 5
     start_from(TrainingCheckpointer(instantiate(config)), path, config)
@@ -174,22 +176,24 @@ class TestBoxConvention:
         assert set(torch.load(tmp_path / "b.pth")) == {"model"}
 
 
-def test_damaged_missing_and_unconverted_files_are_named(tmp_path, weights):
+def test_damaged_missing_and_unconverted_files_are_named(tmp_path, weights, monkeypatch):
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(UserError, match="cut.pth cannot be read"):
         load_whole(TrainingCheckpointer(TinyModel()), str(tmp_path / "cut.pth"), everything=False)
     with pytest.raises(UserError, match="no.pth does not exist"):
-        check_weights_file(str(tmp_path / "no.pth"), "c.py", lambda path: None)
+        check_weights_file(str(tmp_path / "no.pth"), "c.py")
     path = weights({})
     with pytest.raises(
         UserError, match=r"tools/convert_checkpoint.py --config-file c.py \S+s.pth \S+_converted.pth$"
     ):
-        check_weights_file(path, "c.py", lambda path: ("HTD", ""))
+        monkeypatch.setattr(weights_module, "find_unconverted", lambda path: ("HTD", ""))
+        check_weights_file(path, "c.py")
     with pytest.raises(UserError, match="holds the weights of HTC: take others"):
-        check_weights_file(path, "c.py", lambda path: ("HTC", "take others"))
-    check_weights_file(path, "c.py", lambda path: None)
-    check_weights_file("", "c.py", None)
-    check_weights_file("imagenet://torchvision/resnet50", "c.py", None)
+        monkeypatch.setattr(weights_module, "find_unconverted", lambda path: ("HTC", "take others"))
+        check_weights_file(path, "c.py")
+    monkeypatch.setattr(weights_module, "find_unconverted", lambda path: None)
+    for fine in (path, "", "imagenet://torchvision/resnet50"):
+        check_weights_file(fine, "c.py")
 
 
 NAN = torch.full((2,), torch.nan)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.weights import load_whole
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import load_whole
 from htd.errors import UserError
 from tests.configs.reduced import reduced_model
 

@@ -113,7 +113,7 @@ def test_perfect_results_of_coco_score_in_full(config, root, tmp_path):
 def test_ones_own_coco_files_do_not_fit_these_data(config, root):
     data = OwnData(train=(str(root / "toy/annotations/instances_train.json"), str(root / "toy/train")))
     with pytest.raises(UserError, match="train data of this config are not in COCO's format"):
-        apply_own_data(config("own"), data, lambda path: ["a"])
+        apply_own_data(config("own"), data)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ def test_own_data_of_one_class_from_weights_of_others(toy, tmp_path, call):
     )
     log = (run / "log.txt").read_text()
     assert "own data: 1 class (star); train " in log and "without --val-json nothing is evaluated" in log
-    (line,) = [line for line in log.splitlines() if "re-initialised for" in line]
-    anew = line.partition("re-initialised for num_classes=1: ")[2].split(";")[0].split(", ")
+    (line,) = [line for line in log.splitlines() if "re-initialized for" in line]
+    anew = line.partition("re-initialized for num_classes=1: ")[2].split(";")[0].split(", ")
     assert len(anew) >= 4 and all("cls_score" in name or "global_vector.fc" in name for name in anew)
     weights = torch.load(run / "model_final.pth", weights_only=True)["model"]
     assert weights["roi_heads.stages.0.head.cls_score.weight"].shape[0] == 2

@@ -7,7 +7,7 @@ import torch
 
 from htd.engine.run import train
 from htd.errors import UserError
-from tests.engine.tiny import Stop, draw
+from tests.engine.tiny import Stop
 
 
 def final(config):
@@ -50,7 +50,7 @@ def test_resumed_equals_uninterrupted(tiny, stop_after, workers):
 def test_evaluation_and_pictures_do_not_change_a_training(tiny):
     plain, busy = tiny(output="plain"), tiny("train.eval_period=2", "train.vis_period=2", output="busy")
     train(plain)
-    train(busy, draw=draw)
+    train(busy)
     assert_equal(final(plain), final(busy))
 
 

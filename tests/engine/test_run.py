@@ -13,7 +13,6 @@ from htd.engine.config import load_config
 from htd.engine.hooks import BestCheckpointHook
 from htd.engine.run import evaluate, train
 from htd.errors import UserError
-from tests.engine.tiny import draw
 
 
 def metrics(folder):
@@ -23,7 +22,7 @@ def metrics(folder):
 def test_a_run_writes_what_it_promises_and_evaluates_alike_afterwards(tiny, tmp_path, log):
     folder = tmp_path / "run"
     config = tiny("train.eval_period=3", "train.vis_period=4")
-    train(config, draw=draw, notes=["a note"])
+    train(config, notes=["a note"])
     names = {file.name for file in folder.iterdir()}
     expected = {"config.yaml", "log.txt", "metrics.json", "model_0000003.pth", "model_0000007.pth"}
     assert expected | {"model_final.pth", "model_best.pth", "model_best.json"} <= names

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.solver import LRMultiplier
 
-from htd.engine.schedule import warmup_cosine, warmup_multistep
+from htd.engine.solver import warmup_cosine, warmup_multistep
 from htd.errors import UserError
 
 

@@ -8,9 +8,8 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from htd.engine.guard import NonFiniteLossError
-from htd.engine.precision import Precision
 from htd.engine.run import train
-from htd.engine.trainer import Trainer
+from htd.engine.trainer import Precision, Trainer
 from tests.engine.tiny import NoObjectsOnRank
 
 CPU = torch.device("cpu")

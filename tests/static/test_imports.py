@@ -19,12 +19,12 @@ LEVELS = {
     "layers": 1,
     "modeling": 2,
     "data": 3,
-    "engine": 3,
     "evaluation": 3,
     "analysis": 3,
     "checkpoint": 3,
     "visualize": 3,
-    "benchmark": 4,
+    "engine": 4,
+    "benchmark": 5,
 }
 # One folder a paper: papers share code through the others, never with each other.
 PAPERS = {"htc", "htd", "salt", "tood", "tsd"}

@@ -19,12 +19,12 @@ from htd.analysis import Boxes, correlate, match
 from htd.benchmark import ROOT
 from htd.benchmark.measure import side_by_side
 from htd.benchmark.training_runs import read_json, run_training, write_json
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import load_whole
 from htd.data.toy import make_toy_data
-from htd.engine.checkpoint import TrainingCheckpointer
 from htd.engine.config import load_config
 from htd.engine.evaluation import Evaluation
 from htd.engine.run import build_model
-from htd.engine.weights import load_whole
 from htd.errors import UserError
 
 LEAST_IOUS = (0.1, 0.5)  # of boxes that enter a correlation; the first is that of the table

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from htd.engine.config import build
-from htd.engine.random_state import kept_random_state
+from htd.engine.setup import kept_random_state
 from htd.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,13 @@
-"""What happens between training steps: evaluation, checkpoints, the best one, pictures."""
+"""What happens between training steps: evaluation, checkpoints, the best one, pictures, phases, the log."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import math
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +15,14 @@ import numpy as np
 import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from torch import nn
 
-from htd.engine.checkpoint import TrainingCheckpointer
-from htd.engine.random_state import kept_random_state, random_state
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.engine.setup import kept_random_state, random_state
+from htd.errors import UserError
 from htd.files import write_file
+from htd.modeling.tood import TwoPhaseCriterion
 
 logger = logging.getLogger(__name__)
 Draw = Callable[..., np.ndarray]
@@ -166,3 +173,124 @@ class PicturesHook(HookBase):
 def _at_network_size(image: dict) -> dict:
     height, width = image["image"].shape[-2:]
     return {**image, "height": height, "width": width}
+
+
+class PhaseHook(HookBase):
+    """Hands the global iteration to all modules that have ``set_iteration``, before each step.
+
+    The log says in which phase a training with :class:`htd.modeling.tood.TwoPhaseCriterion` starts, and when
+    it changes.
+
+    Args:
+        model: the model, not wrapped for several processes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._listeners = [module for module in model.modules() if hasattr(module, "set_iteration")]
+        self._phases = [module for module in self._listeners if isinstance(module, TwoPhaseCriterion)]
+
+    def before_train(self) -> None:
+        """Turn epochs into iterations, and say what is to come.
+
+        Raises:
+            UserError: a switch is given in epochs, and the data loader does not say how long they are.
+        """
+        for phases in self._phases:
+            if phases.switch_epochs:
+                phases.resolve(iterations_an_epoch(self.trainer.data_loader))
+        if comm.is_main_process():
+            for phases in self._phases:
+                self._announce(phases)
+
+    def before_step(self) -> None:
+        """Hand on the iteration; say so when the phase changes."""
+        iteration = self.trainer.iter
+        for module in self._listeners:
+            module.set_iteration(iteration)
+        begins = any(phases.switch_iter == iteration > self.trainer.start_iter for phases in self._phases)
+        if begins and comm.is_main_process():
+            logger.info("the aligned phase of the training begins at iteration %d", iteration)
+
+    def _announce(self, phases: TwoPhaseCriterion) -> None:
+        switch = phases.switch_iter
+        if self.trainer.start_iter >= switch:
+            logger.info("the training starts in the aligned phase, which is from iteration %d on", switch)
+            return
+        logger.info(
+            "the training starts in the initial phase; the aligned phase is from iteration %d on", switch
+        )
+        if self.trainer.max_iter <= switch:
+            key = "switch_iter" if phases.switch_epochs is None else "switch_epochs"
+            logger.warning(
+                "the training ends at iteration %d, before its aligned phase, which would begin at iteration "
+                "%d: lower model.criterion.%s, or train longer",
+                self.trainer.max_iter,
+                switch,
+                key,
+            )
+
+
+def iterations_an_epoch(loader: object) -> int:
+    """Return how many steps of all ranks together a data loader takes for each image once.
+
+    Raises:
+        UserError: it does not say.
+    """
+    count = getattr(loader, "iterations_an_epoch", None)
+    if count is None:
+        raise UserError(
+            f"the training's {type(loader).__name__} has no iterations_an_epoch, so the length of an epoch "
+            "is not known: give model.criterion.switch_iter and set switch_epochs to null"
+        )
+    return count
+
+
+class ConsoleWriter(EventWriter):
+    """Logs iteration, losses, learning rate, time, ETA and peak memory of this process.
+
+    Args:
+        max_iter: length of the training.
+        window: iterations over which losses are smoothed by their median.
+    """
+
+    def __init__(self, max_iter: int, window: int = 20) -> None:
+        self._max_iter = max_iter
+        self._window = window
+
+    def write(self) -> None:
+        """Log one line about the newest iteration."""
+        storage = get_event_storage()
+        if storage.iter >= self._max_iter:  # called once more when the training is over
+            return
+        if "lr" not in storage.histories():  # once more, too, when the very first iteration has failed
+            return
+        done = storage.iter + 1
+        losses = [(name, values) for name, values in storage.histories().items() if name.startswith("loss_")]
+        terms = "  ".join(f"{name} {values.median(self._window):.4g}" for name, values in losses)
+        parts = [
+            f"iteration {done}/{self._max_iter}",
+            f"total_loss {storage.history('total_loss').median(self._window):.4g}",
+            terms,
+            f"lr {storage.history('lr').latest():.4g}",
+            *_speed(storage, self._max_iter - done),
+            f"peak memory {peak_memory() / 2**20:.0f} MB",
+        ]
+        logger.info("  ".join(parts))
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held: on the GPU if it uses one, else resident."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _speed(storage: EventStorage, left: int) -> list[str]:
+    """Return time an iteration and ETA; nothing in the first iterations, which are not timed."""
+    if "time" not in storage.histories():
+        return []
+    data = storage.history("data_time").avg(20)
+    seconds = storage.history("time").median(1000)
+    eta = datetime.timedelta(seconds=int(seconds * left))
+    return [f"{seconds:.3f} s/it (data {data:.3f})", f"eta {eta}"]

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-from htd.engine.device import parse_device
+from htd.engine.setup import parse_device
 from htd.errors import UserError
 
 

@@ -18,26 +18,29 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from htd.engine.checkpoint import TrainingCheckpointer
+from htd.checkpoint.training import TrainingCheckpointer
+from htd.checkpoint.weights import load_fitting, load_whole
 from htd.engine.config import build, save_config
-from htd.engine.console import ConsoleWriter
+from htd.engine.config.own_data import class_dependent, described_counts
 from htd.engine.evaluation import Evaluation
-from htd.engine.hooks import BestCheckpointHook, CheckpointHook, Draw, EvalHook, PicturesHook
-from htd.engine.phases import PhaseHook
-from htd.engine.precision import Precision
-from htd.engine.random_state import set_random_state
-from htd.engine.setup import describe_data, prepare
-from htd.engine.trainer import Trainer
-from htd.engine.weights import load_whole, start_from
+from htd.engine.hooks import (
+    BestCheckpointHook,
+    CheckpointHook,
+    ConsoleWriter,
+    EvalHook,
+    PhaseHook,
+    PicturesHook,
+)
+from htd.engine.setup import describe_data, prepare, set_random_state
+from htd.engine.trainer import Precision, Trainer
 from htd.errors import UserError
 from htd.files import write_file
+from htd.visualize import draw_input
 
 logger = logging.getLogger(__name__)
 
 
-def train(
-    config: DictConfig, *, resume: bool = False, draw: Draw | None = None, notes: Sequence[str] = ()
-) -> None:
+def train(config: DictConfig, *, resume: bool = False, notes: Sequence[str] = ()) -> None:
     """Train the model of a config in this process, one of maybe several.
 
     Writes to ``train.output_dir``: ``config.yaml``, ``log.txt``, ``metrics.json``, TensorBoard events,
@@ -46,8 +49,6 @@ def train(
     Args:
         config: the config; see :func:`htd.engine.config.load_config`.
         resume: continue from the last checkpoint in ``train.output_dir``.
-        draw: ``draw(image, predictions, dataset_name=..., image_format=...)`` draws one image for
-            TensorBoard; see :class:`htd.engine.hooks.PicturesHook`.
         notes: lines for the log about how the config came about.
 
     Raises:
@@ -73,7 +74,7 @@ def train(
         output_dir=config.train.output_dir,
     )
     checkpointer = TrainingCheckpointer(model, config.train.output_dir, trainer=trainer)
-    trainer.register_hooks(_hooks(config, model, checkpointer, evaluation, draw))
+    trainer.register_hooks(_hooks(config, model, checkpointer, evaluation))
     if last:
         start = _resume(checkpointer, trainer, last, config.train.max_iter)
     else:
@@ -168,6 +169,11 @@ def _checkpoint_to_resume(config: DictConfig, resume: bool) -> Path | None:
     return None
 
 
+def start_from(checkpointer: TrainingCheckpointer, path: str, model: DictConfig) -> None:
+    """Load the weights that a training of a model's config starts from; "" initializes all of them."""
+    load_fitting(checkpointer, path, partial(class_dependent, model), described_counts(model))
+
+
 def _begin(checkpointer: TrainingCheckpointer, config: DictConfig) -> int:
     """Load the weights to start from and return the first iteration."""
     start_from(checkpointer, config.train.init_checkpoint, config.model)
@@ -209,7 +215,6 @@ def _hooks(
     model: nn.Module,
     checkpointer: TrainingCheckpointer,
     evaluation: Evaluation,
-    draw: Draw | None,
 ) -> list[HookBase | None]:
     """Return the hooks in the order in which they run after a step."""
     settings, main = config.train, comm.is_main_process()
@@ -222,15 +227,15 @@ def _hooks(
         CheckpointHook(checkpointer, **settings.checkpointer),
         EvalHook(settings.eval_period, partial(evaluation, model)),
         BestCheckpointHook(checkpointer, best) if main and best else None,
-        _pictures(config, model, draw) if main and draw else None,
+        _pictures(config, model) if main else None,
         hooks.PeriodicWriter(_writers(settings), period=settings.log_period) if main else None,
     ]
 
 
-def _pictures(config: DictConfig, model: nn.Module, draw: Draw) -> PicturesHook | None:
+def _pictures(config: DictConfig, model: nn.Module) -> PicturesHook | None:
     period = config.train.get("vis_period", 0)
     dataset = config.dataloader.train.get("dataset", {}).get("name", "")
-    draw = partial(draw, dataset_name=dataset, image_format=config.model.get("input_format", "RGB"))
+    draw = partial(draw_input, dataset_name=dataset, image_format=config.model.get("input_format", "RGB"))
     return PicturesHook(model, draw, period=period) if period else None
 
 

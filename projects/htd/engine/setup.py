@@ -1,22 +1,26 @@
-"""What a process does before it trains or evaluates: folders, logs, seeds, checks of the data."""
+"""What a process does before it trains or evaluates: device, folders, logs, seeds, checks of the data."""
 
 from __future__ import annotations
 
 import logging
+import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from htd.collect_env import collect_env
 from htd.engine.config.agreement import check_agreement
-from htd.engine.device import usable_device
-from htd.engine.random_state import seed_everything
-from htd.errors import UserError
+from htd.errors import UserError, reason
 
 logger = logging.getLogger(__name__)
 _KNOWN_WARNINGS = (
@@ -88,3 +92,90 @@ def describe_data(config: DictConfig, part: str) -> None:
     file = metadata.get("json_file") or metadata.get("annotation_file")
     logger.info("%s data %s: %s, images in %s", part, name, file, metadata.get("image_root"))
     check_agreement(config, part, metadata.get("thing_classes"))
+
+
+def parse_device(name: object) -> torch.device:
+    """Return the device of a name, whether or not this machine has it.
+
+    Raises:
+        UserError: no device of torch has that name.
+    """
+    try:
+        return torch.device(name)
+    except (RuntimeError, TypeError):
+        raise UserError(f"train.device={name} names no device: write cpu, cuda, cuda:1 or mps") from None
+
+
+def usable_device(name: object) -> torch.device:
+    """Return the device of a name after computing something on it.
+
+    Raises:
+        UserError: no device of torch has that name, or this machine or this torch does not have it.
+    """
+    device = parse_device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"train.device is {name}, but torch finds no GPU: set train.device=cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # the latter for what torch was not compiled with
+        raise UserError(
+            f"train.device={name} cannot be used here ({reason(error)}): set train.device=cpu"
+        ) from None
+    return device
+
+
+def seed_everything(seed: int) -> int:
+    """Seed Python, NumPy and torch differently on every rank.
+
+    Args:
+        seed: the run's seed; -1 draws one that all ranks share.
+
+    Returns:
+        The seed of the run.
+    """
+    if seed < 0:
+        seed = comm.shared_random_seed() % 2**31
+    # Neighbouring runs (seeds 0 and 1) should not share the stream of any of their ranks.
+    seed_all_rng((seed * 1009 + comm.get_rank()) % 2**32)
+    return seed
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of all generators, as values that ``torch.load`` reads without running code."""
+    numpy_state = np.random.get_state(legacy=False)
+    state = {
+        "python": random.getstate(),
+        "numpy": {
+            "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+            "pos": int(numpy_state["state"]["pos"]),
+            "has_gauss": int(numpy_state["has_gauss"]),
+            "gauss": float(numpy_state["gauss"]),
+        },
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put all generators into a state that :func:`random_state` has returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    saved = state["numpy"]
+    np.random.set_state(
+        ("MT19937", saved["key"].numpy().astype(np.uint32), saved["pos"], saved["has_gauss"], saved["gauss"])
+    )
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Undo what runs inside does to the generators: evaluating or opening data must not change a training."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)

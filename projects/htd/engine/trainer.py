@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed as dist
@@ -14,11 +15,35 @@ from detectron2.utils import comm
 from torch import nn
 
 from htd.engine.guard import NonFiniteLossError, refuse_non_finite
-from htd.engine.precision import Precision
-from htd.engine.random_state import kept_random_state
+from htd.engine.setup import kept_random_state
 from htd.errors import UserError
 
 logger = logging.getLogger(__name__)
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# PyTorch begins with 65536, by which a gradient of 1 overflows; those of weights, sums over all cells of a
+# map, are larger on hard images. The scaler doubles it whenever 2000 steps went well.
+FIRST_SCALE = 1024.0
+
+
+class Precision:
+    """Arithmetic of a training.
+
+    Args:
+        device: device of the model.
+        enabled: whether the forward pass runs under autocast; float32 otherwise.
+        dtype: ``bf16`` or ``fp16``; gradients of the latter are scaled, since they underflow.
+    """
+
+    def __init__(self, device: torch.device, *, enabled: bool = False, dtype: str = "bf16") -> None:
+        self._device = device
+        self._dtype = _TYPES[dtype]
+        self._enabled = enabled
+        scaled = enabled and dtype == "fp16"
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=scaled)
+
+    def autocast(self) -> AbstractContextManager:
+        """Return the context in which the forward pass runs."""
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._enabled)
 
 
 class Trainer(TrainerBase):

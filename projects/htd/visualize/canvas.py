@@ -60,7 +60,7 @@ def class_color(number: int) -> tuple[float, float, float]:
 
 def registered_names(dataset_name: str) -> list[str]:
     """Return the class names of a data set in Detectron2's catalogs; none if it is not known there."""
-    return list(MetadataCatalog.get(dataset_name).get("thing_classes") or ())
+    return list(MetadataCatalog.get(dataset_name).get("thing_classes") or ()) if dataset_name else []
 
 
 def heat_map(

@@ -31,8 +31,8 @@ def test_flags_that_do_not_go_together_are_refused(flags, text):
 
 def test_config_follows_the_batch_unless_told_not_to():
     flags = [*FLAGS, "dataloader.train.total_batch_size=1", "train.eval_period=7"]
-    config, notes = build_config(parse_arguments(flags), None)
+    config, notes = build_config(parse_arguments(flags))
     assert (config.train.max_iter, config.train.eval_period) == (18, 7)
     assert notes[0].endswith("as given: train.eval_period=7")
-    config, notes = build_config(parse_arguments([*flags, "--no-scale"]), None)
+    config, notes = build_config(parse_arguments([*flags, "--no-scale"]))
     assert (config.train.max_iter, notes) == (9, [])

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 from configs.common.models.narrow import narrow_dense
 from htd.engine.guard import NonFiniteLossError
-from htd.engine.optim import parameter_groups
-from htd.engine.phases import PhaseHook
-from htd.engine.precision import Precision
-from htd.engine.trainer import Trainer
+from htd.engine.hooks import PhaseHook
+from htd.engine.solver import parameter_groups
+from htd.engine.trainer import Precision, Trainer
 from htd.layers import giou_loss, product_logits, quality_focal_loss
 from htd.modeling.dense import ScaledExp
 from htd.modeling.dense.criterion import clamp_normalizer

@@ -8,9 +8,8 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine.hooks import LRScheduler
 from torch import Tensor, nn
 
-from htd.engine.precision import Precision
-from htd.engine.schedule import warmup_multistep
-from htd.engine.trainer import Trainer
+from htd.engine.solver import warmup_multistep
+from htd.engine.trainer import Precision, Trainer
 from tests.modeling.tsd.small import HEAD_LOSSES, background_last, images, maps, roi_heads, samples
 from tests.recorded import arrays as numpy_arrays
 from tests.recorded import close, published_weights, tensors

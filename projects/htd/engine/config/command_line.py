@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
@@ -102,16 +102,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def build_config(
-    arguments: argparse.Namespace, read_categories: Callable[[str], Sequence[str]]
-) -> tuple[DictConfig, list[str]]:
+def build_config(arguments: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     """Load the config that the command line names; apply overrides, own data and the batch's schedule.
 
-    ``read_categories`` returns the class names of an annotation file. Returned are the config, and lines for
-    the log that say what was derived.
+    Returns:
+        The config, and lines for the log that say what was derived.
     """
     config = load_config(arguments.config_file, arguments.overrides)
-    notes = [apply_own_data(config, arguments.own_data, read_categories)]
+    notes = [apply_own_data(config, arguments.own_data)]
     if not arguments.no_scale and not arguments.eval_only:
         notes.append(scale_to_batch(config, override_keys(arguments.overrides)))
     return config, [note for note in notes if note]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from detectron2.config import instantiate
 from omegaconf import DictConfig, ListConfig
 
+from htd.data import read_categories
 from htd.errors import UserError
+
+# What counts classes in a model's config: those of the objects, and those of a semantic branch.
+_COUNTS = ("num_classes", "num_semantic_classes")
 
 
 @dataclass(frozen=True)
@@ -20,13 +27,12 @@ class OwnData:
     val: tuple[str, str] | None = None
 
 
-def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[[str], Sequence[str]]) -> str:
+def apply_own_data(config: DictConfig, data: OwnData) -> str:
     """Point a config, in place, at the user's files and build its heads for their classes.
 
     Args:
         config: the training config, whose data nodes are ``dataloader.{train,test}.dataset``.
         data: the user's files. Training data without validation data turns evaluation off.
-        read_categories: returns the class names of an annotation file in the order of the model's classes.
 
     Returns:
         One line that says which data and classes are used; "" if no file was given.
@@ -37,7 +43,7 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
     files = {part: pair for part, pair in (("train", data.train), ("test", data.val)) if pair}
     if not files:
         return ""
-    names = _classes(data, read_categories)
+    names = _classes(data)
     for part, (json_file, image_root) in files.items():
         dataset = config.dataloader[part].dataset
         if "json_file" not in dataset:
@@ -59,7 +65,7 @@ def apply_own_data(config: DictConfig, data: OwnData, read_categories: Callable[
     return line
 
 
-def _classes(data: OwnData, read_categories: Callable[[str], Sequence[str]]) -> list[str]:
+def _classes(data: OwnData) -> list[str]:
     """Return the class names in the files, after checking that the files are there and agree."""
     names = {}
     for part, pair in (("train", data.train), ("val", data.val)):
@@ -107,3 +113,24 @@ def set_num_classes(model: DictConfig, count: int) -> int:
     for node in nodes:
         node.num_classes = count
     return len(nodes)
+
+
+def class_dependent(model: DictConfig) -> set[str]:
+    """Return the names of the tensors whose shape depends on a number of classes.
+
+    They are found by building the model twice without memory, the second time for one class more of
+    each kind: of objects, and of a semantic branch.
+    """
+    twin = DictConfig({"model": copy.deepcopy(model)}, flags={"allow_objects": True}).model
+    for name in _COUNTS:
+        for node, count in list(class_counts(twin, name)):
+            node[name] = count + 1
+    with torch.device("meta"):
+        one, more = instantiate(model).state_dict(), instantiate(twin).state_dict()
+    return {name for name in one if name in more and one[name].shape != more[name].shape}
+
+
+def described_counts(model: DictConfig) -> str:
+    """Return the numbers of classes in a model's config, as text."""
+    found = {name: sorted({count for _, count in class_counts(model, name)}) for name in _COUNTS}
+    return ", ".join(f"{name}={'/'.join(map(str, counts))}" for name, counts in found.items() if counts)

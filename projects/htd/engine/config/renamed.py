@@ -12,6 +12,8 @@ from detectron2.utils.registry import locate
 
 # Classes and modules of before, and their names of today.
 NAMES = {
+    "htd.engine.optim": "htd.engine.solver",
+    "htd.engine.schedule": "htd.engine.solver",
     "htd.data.InclusiveResizeCV2": "htd.data.ResizeCV2",
     "htd.modeling.rpn.Detectron2ProposalRule": "htd.modeling.rpn.ProposalRule",
     "htd.modeling.cascade.DecoupledHead": "htd.modeling.htd.DecoupledHead",

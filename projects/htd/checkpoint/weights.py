@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections import Counter
@@ -11,29 +10,27 @@ from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlparse
 
-import torch
-from detectron2.config import instantiate
 from detectron2.utils.file_io import PathManager
-from omegaconf import DictConfig
 
-from htd.engine.checkpoint import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
-from htd.engine.config.own_data import class_counts
+from htd.checkpoint.io import find_unconverted
+from htd.checkpoint.training import BOX_CONVENTION, BOX_DECODER, TrainingCheckpointer
 from htd.errors import UserError, reason
 
 logger = logging.getLogger(__name__)
 # A counter of batch norm that neither training with fixed statistics nor inference reads.
 _UNREAD = "num_batches_tracked"
-# What counts classes in a model's config: those of the objects, and those of a semantic branch.
-_COUNTS = ("num_classes", "num_semantic_classes")
 
 
-def start_from(checkpointer: TrainingCheckpointer, path: str, model: DictConfig) -> None:
-    """Load the weights that a training starts from; what depends on the number of classes may begin anew.
+def load_fitting(
+    checkpointer: TrainingCheckpointer, path: str, class_dependent: Callable[[], set[str]], classes: str
+) -> None:
+    """Load the weights that a training starts from; what depends on the number of classes may be initialized.
 
     Args:
         checkpointer: holds the model.
         path: file or URI; "" starts every weight anew.
-        model: the model's config, from which it follows which tensors depend on the number of classes.
+        class_dependent: returns the names of the tensors whose shape depends on a number of classes.
+        classes: the numbers of classes, for the log.
 
     Raises:
         UserError: the file is not there, nothing of it fits, or a tensor that does not depend on the number
@@ -44,7 +41,7 @@ def start_from(checkpointer: TrainingCheckpointer, path: str, model: DictConfig)
         return
     load(checkpointer, path, everything=False)
     misfit = checkpointer.incompatible
-    other = set(checkpointer.other_shapes) - (class_dependent(model) if checkpointer.other_shapes else set())
+    other = set(checkpointer.other_shapes) - (class_dependent() if checkpointer.other_shapes else set())
     if other:
         raise UserError(f"{path} is of another architecture: {checkpointer.describe_shapes(other)}")
     names = _names(checkpointer)
@@ -56,7 +53,7 @@ def start_from(checkpointer: TrainingCheckpointer, path: str, model: DictConfig)
         )
     line = f"weights: {len(loaded)} of {len(names)} tensors from {path}"
     if checkpointer.other_shapes:
-        line += f"; re-initialised for {_described_counts(model)}: "
+        line += f"; re-initialized for {classes}: "
         line += ", ".join(sorted(checkpointer.other_shapes))
     if anew:
         line += f"; not in the file, began anew: {grouped(anew)}"
@@ -162,16 +159,12 @@ def local_file(path: str) -> str:
     return file
 
 
-def check_weights_file(
-    path: str, config_file: str, find_unconverted: Callable[[str], tuple[str, str] | None]
-) -> None:
+def check_weights_file(path: str, config_file: str) -> None:
     """Refuse a file that is not there, or a published one that was not converted.
 
     Args:
         path: the file; "" and URIs pass.
         config_file: the config of the run, for the command that converts.
-        find_unconverted: returns what an unconverted local file holds and what to do with one that cannot be
-            converted, else ""; None for other files.
 
     Raises:
         UserError: it is such a file.
@@ -189,26 +182,6 @@ def check_weights_file(
         f"{path} holds published weights ({title}) that were not converted; convert them first: python "
         f"tools/convert_checkpoint.py --config-file {config_file} {path} {target}"
     )
-
-
-def class_dependent(model: DictConfig) -> set[str]:
-    """Return the names of the tensors whose shape depends on a number of classes.
-
-    They are found by building the model twice without memory, the second time for one class more of
-    each kind: of objects, and of a semantic branch.
-    """
-    twin = DictConfig({"model": copy.deepcopy(model)}, flags={"allow_objects": True}).model
-    for name in _COUNTS:
-        for node, count in list(class_counts(twin, name)):
-            node[name] = count + 1
-    with torch.device("meta"):
-        one, more = instantiate(model).state_dict(), instantiate(twin).state_dict()
-    return {name for name in one if name in more and one[name].shape != more[name].shape}
-
-
-def _described_counts(model: DictConfig) -> str:
-    found = {name: sorted({count for _, count in class_counts(model, name)}) for name in _COUNTS}
-    return ", ".join(f"{name}={'/'.join(map(str, counts))}" for name, counts in found.items() if counts)
 
 
 def grouped(names: Iterable[str]) -> str:
