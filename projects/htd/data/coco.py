@@ -199,6 +199,13 @@ def _report(name: str, records: list[dict], content: CocoFile, skipped: Counter)
         log_first_n(logging.INFO, message, key="message", name=__name__)
 
 
+def _path_or_beginning(value: Any) -> str:
+    """Return a path, or the beginning of a list of names."""
+    return (
+        f"{str(value)[:80]}..." if isinstance(value, (list, tuple)) and len(str(value)) > 80 else str(value)
+    )
+
+
 def register(name: str, entries: dict[str, Any], load: partial) -> None:
     """Put a data set's name and entries into Detectron2's catalogs, or check that they agree."""
 
@@ -210,7 +217,7 @@ def register(name: str, entries: dict[str, Any], load: partial) -> None:
         known = metadata.get(key)
         if known is not None and comparable(known) != comparable(value):
             raise UserError(
-                f"data set name {name!r} has another {key}, {str(known)[:80]}, not {str(value)[:80]}; choose "
+                f"data set name {name!r} has another {key}, {_path_or_beginning(known)}, not {_path_or_beginning(value)}; choose "
                 "another name"
             )
     metadata.set(**{key: value for key, value in entries.items() if metadata.get(key) is None})
