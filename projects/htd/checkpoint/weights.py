@@ -80,10 +80,9 @@ def load_whole(checkpointer: TrainingCheckpointer, path: str, *, everything: boo
     misfit = checkpointer.incompatible
     if checkpointer.other_shapes:
         raise UserError(
-            f"{path} does not fit the model: {checkpointer.describe_shapes(checkpointer.other_shapes)}; "
-            f"{_other_extra_classes(checkpointer)}where only first numbers differ, set num_classes, or "
-            "num_semantic_classes of a semantic branch, to that of the weights; else they are of another "
-            "architecture"
+            f"{path} does not fit the model: {checkpointer.describe_shapes(checkpointer.other_shapes)}; take "
+            "the config, with its overrides, that the weights were trained or converted with; where only first "
+            "numbers differ, it has another number of classes"
         )
     missing = [name for name in misfit.missing_keys if not name.endswith(_UNREAD)]
     if missing:
@@ -92,22 +91,6 @@ def load_whole(checkpointer: TrainingCheckpointer, path: str, *, everything: boo
         logger.warning("%s: not in the model: %s", path, grouped(misfit.unexpected_keys))
     logger.info("weights: all %d tensors from %s", len(_names(checkpointer)), path)
     return rest
-
-
-def _other_extra_classes(checkpointer: TrainingCheckpointer) -> str:
-    """Return what to do if only one of file and model has a classifier with an output beyond the classes.
-
-    A file may have one if the model is a SALT-Net; those of other dense detectors have none.
-    """
-    name = "head.predictors.cls_score"
-    predictors = getattr(getattr(checkpointer.model, "head", None), "predictors", None)
-    if set(checkpointer.other_shapes) != {f"{name}.weight", f"{name}.bias"}:
-        return ""
-    (theirs,), (ours,) = checkpointer.other_shapes[f"{name}.bias"]
-    wanted = predictors.extra_classes + (theirs - ours) / predictors.num_anchors
-    if wanted == 0 or (wanted == 1 and hasattr(predictors, "quality")):
-        return f"for the same classes set model.head.predictors.extra_classes={wanted:.0f}; "
-    return ""
 
 
 def _names(checkpointer: TrainingCheckpointer) -> set[str]:

@@ -199,11 +199,10 @@ def _report(name: str, records: list[dict], content: CocoFile, skipped: Counter)
         log_first_n(logging.INFO, message, key="message", name=__name__)
 
 
-def _path_or_beginning(value: Any) -> str:
+def _beginning(value: Any) -> str:
     """Return a path, or the beginning of a list of names."""
-    return (
-        f"{str(value)[:80]}..." if isinstance(value, (list, tuple)) and len(str(value)) > 80 else str(value)
-    )
+    text = str(value)
+    return f"{text[:80]}..." if isinstance(value, (list, tuple)) and len(text) > 80 else text
 
 
 def register(name: str, entries: dict[str, Any], load: partial) -> None:
@@ -217,8 +216,8 @@ def register(name: str, entries: dict[str, Any], load: partial) -> None:
         known = metadata.get(key)
         if known is not None and comparable(known) != comparable(value):
             raise UserError(
-                f"data set name {name!r} has another {key}, {_path_or_beginning(known)}, not {_path_or_beginning(value)}; choose "
-                "another name"
+                f"data set name {name!r} has another {key}, {_beginning(known)}, not {_beginning(value)}; "
+                "choose another name"
             )
     metadata.set(**{key: value for key, value in entries.items() if metadata.get(key) is None})
     if name not in DatasetCatalog.list():

@@ -12,7 +12,7 @@ from torch import nn
 
 from htd.engine.config import build
 from htd.engine.setup import kept_random_state
-from htd.errors import UserError
+from htd.errors import UserError, one_line_errors
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class Evaluation:
         with kept_random_state():
             if self._augmentation is not None:
                 model = build({**self._augmentation, "model": model}, "test_time_augmentation")
-            results = inference_on_dataset(model, *self._parts) or {}
+            with one_line_errors():
+                results = inference_on_dataset(model, *self._parts) or {}
         if results:
             print_csv_format(results)
         return results

@@ -15,14 +15,12 @@ import numpy as np
 import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, get_event_storage
 from torch import nn
 
 from htd.checkpoint.training import TrainingCheckpointer
 from htd.engine.setup import kept_random_state, random_state
-from htd.errors import UserError
 from htd.files import write_file
-from htd.modeling.tood import TwoPhaseCriterion
 
 logger = logging.getLogger(__name__)
 Draw = Callable[..., np.ndarray]
@@ -175,87 +173,36 @@ def _at_network_size(image: dict) -> dict:
     return {**image, "height": height, "width": width}
 
 
-class PhaseHook(HookBase):
-    """Hands the global iteration to all modules that have ``set_iteration``, before each step.
+class IterationHook(HookBase):
+    """Tells the parts of a model that change during a training how far it is.
 
-    The log says in which phase a training with :class:`htd.modeling.tood.TwoPhaseCriterion` starts, and when
-    it changes.
+    All modules that have ``set_iteration`` are handed the global iteration before each step, and those that
+    have ``begin_training`` first and last iteration and the length of an epoch, None if the data loader does
+    not say it.
 
     Args:
         model: the model, not wrapped for several processes.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._listeners = [module for module in model.modules() if hasattr(module, "set_iteration")]
-        self._phases = [module for module in self._listeners if isinstance(module, TwoPhaseCriterion)]
+        modules = list(model.modules())
+        self._beginners = [module for module in modules if hasattr(module, "begin_training")]
+        self._listeners = [module for module in modules if hasattr(module, "set_iteration")]
 
     def before_train(self) -> None:
-        """Turn epochs into iterations, and say what is to come.
-
-        Raises:
-            UserError: a switch is given in epochs, and the data loader does not say how long they are.
-        """
-        for phases in self._phases:
-            if phases.switch_epochs:
-                phases.resolve(iterations_an_epoch(self.trainer.data_loader))
-        if comm.is_main_process():
-            for phases in self._phases:
-                self._announce(phases)
+        """Say where the training starts and ends."""
+        epoch = getattr(self.trainer.data_loader, "iterations_an_epoch", None)
+        for module in self._beginners:
+            module.begin_training(self.trainer.start_iter, self.trainer.max_iter, epoch)
 
     def before_step(self) -> None:
-        """Hand on the iteration; say so when the phase changes."""
-        iteration = self.trainer.iter
+        """Hand on the iteration."""
         for module in self._listeners:
-            module.set_iteration(iteration)
-        begins = any(phases.switch_iter == iteration > self.trainer.start_iter for phases in self._phases)
-        if begins and comm.is_main_process():
-            logger.info("the aligned phase of the training begins at iteration %d", iteration)
-
-    def _announce(self, phases: TwoPhaseCriterion) -> None:
-        switch = phases.switch_iter
-        if self.trainer.start_iter >= switch:
-            logger.info("the training starts in the aligned phase, which is from iteration %d on", switch)
-            return
-        logger.info(
-            "the training starts in the initial phase; the aligned phase is from iteration %d on", switch
-        )
-        if self.trainer.max_iter <= switch:
-            key = "switch_iter" if phases.switch_epochs is None else "switch_epochs"
-            logger.warning(
-                "the training ends at iteration %d, before its aligned phase, which would begin at iteration "
-                "%d: lower model.criterion.%s, or train longer",
-                self.trainer.max_iter,
-                switch,
-                key,
-            )
+            module.set_iteration(self.trainer.iter)
 
 
-def iterations_an_epoch(loader: object) -> int:
-    """Return how many steps of all ranks together a data loader takes for each image once.
-
-    Raises:
-        UserError: it does not say.
-    """
-    count = getattr(loader, "iterations_an_epoch", None)
-    if count is None:
-        raise UserError(
-            f"the training's {type(loader).__name__} has no iterations_an_epoch, so the length of an epoch "
-            "is not known: give model.criterion.switch_iter and set switch_epochs to null"
-        )
-    return count
-
-
-class ConsoleWriter(EventWriter):
-    """Logs iteration, losses, learning rate, time, ETA and peak memory of this process.
-
-    Args:
-        max_iter: length of the training.
-        window: iterations over which losses are smoothed by their median.
-    """
-
-    def __init__(self, max_iter: int, window: int = 20) -> None:
-        self._max_iter = max_iter
-        self._window = window
+class ConsoleWriter(CommonMetricPrinter):
+    """Detectron2's printer of progress with a line of its own: losses, rate, time, ETA and peak memory."""
 
     def write(self) -> None:
         """Log one line about the newest iteration."""
@@ -266,10 +213,10 @@ class ConsoleWriter(EventWriter):
             return
         done = storage.iter + 1
         losses = [(name, values) for name, values in storage.histories().items() if name.startswith("loss_")]
-        terms = "  ".join(f"{name} {values.median(self._window):.4g}" for name, values in losses)
+        terms = "  ".join(f"{name} {values.median(self._window_size):.4g}" for name, values in losses)
         parts = [
             f"iteration {done}/{self._max_iter}",
-            f"total_loss {storage.history('total_loss').median(self._window):.4g}",
+            f"total_loss {storage.history('total_loss').median(self._window_size):.4g}",
             terms,
             f"lr {storage.history('lr').latest():.4g}",
             *_speed(storage, self._max_iter - done),

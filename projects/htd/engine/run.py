@@ -28,7 +28,7 @@ from htd.engine.hooks import (
     CheckpointHook,
     ConsoleWriter,
     EvalHook,
-    PhaseHook,
+    IterationHook,
     PicturesHook,
 )
 from htd.engine.setup import describe_data, prepare, set_random_state
@@ -221,7 +221,7 @@ def _hooks(
     best = settings.get("best_metric") if evaluation.build() else None
     return [
         hooks.IterationTimer(),
-        PhaseHook(model),
+        IterationHook(model),
         hooks.LRScheduler(scheduler=build(config.lr_multiplier, "lr_multiplier")),
         # Before the evaluation, which may take long and may fail.
         CheckpointHook(checkpointer, **settings.checkpointer),

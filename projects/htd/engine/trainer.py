@@ -16,7 +16,7 @@ from torch import nn
 
 from htd.engine.guard import NonFiniteLossError, refuse_non_finite
 from htd.engine.setup import kept_random_state
-from htd.errors import UserError
+from htd.errors import UserError, one_line_errors
 
 logger = logging.getLogger(__name__)
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -91,6 +91,12 @@ class Trainer(TrainerBase):
             if self._batches is not None:
                 self._batches.close()
 
+    @one_line_errors()
+    def before_train(self) -> None:
+        """Run the hooks before the first step."""
+        super().before_train()
+
+    @one_line_errors()
     def run_step(self) -> None:
         """Take one batch and one step of the optimizer.
 

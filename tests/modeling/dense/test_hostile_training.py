@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from configs.common.models.narrow import narrow_dense
 from htd.engine.guard import NonFiniteLossError
-from htd.engine.hooks import PhaseHook
+from htd.engine.hooks import IterationHook
 from htd.engine.solver import parameter_groups
 from htd.engine.trainer import Precision, Trainer
 from htd.layers import giou_loss, product_logits, quality_focal_loss
@@ -174,7 +174,7 @@ def train(model, batches, output_dir, *, steps, dtype, rate, warmup_iters):
     optimizer = torch.optim.SGD(parameter_groups(model), lr=rate, momentum=0.9, weight_decay=1e-4)
     trainer = Trainer(model, batches, optimizer, precision=precision, output_dir=str(output_dir))
     observer = Observer(optimizer, rate, warmup_iters)
-    trainer.register_hooks([PhaseHook(model), observer])
+    trainer.register_hooks([IterationHook(model), observer])
     trainer.train(0, steps)
     assert len(observer.losses) == steps and all(map(math.isfinite, observer.losses))
     assert max(observer.losses) > 0.5 and not observer.nonfinite  # else nothing was trained

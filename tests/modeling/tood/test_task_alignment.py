@@ -114,18 +114,18 @@ def test_epochs_become_iterations():
     part.set_iteration(0)
     with pytest.raises(ValueError, match="switch_epochs"):
         part()
-    part.resolve(7330)
+    part.begin_training(0, 100, 7330)
     assert (part.switch_iter, at(29319, part), at(29320, part)) == (29320, "initial", "aligned")
-    part.resolve(10)  # another training, of other data
+    part.begin_training(0, 100, 10)  # another training, of other data
     assert (part.switch_iter, at(39, part), at(40, part)) == (40, "initial", "aligned")
     half = phases(switch_epochs=0.5)
-    half.resolve(7)
+    half.begin_training(0, 100, 7)
     assert half.switch_iter == round(3.5)
 
 
 def test_given_iterations_stay_as_they_are():
     part = phases(switch_iter=5)
-    part.resolve(7330)
+    part.begin_training(0, 100, 7330)
     assert part.switch_iter == 5
 
 
@@ -149,7 +149,7 @@ def test_nothing_of_it_is_in_the_weights():
     plain = nn.ModuleDict({"head": nn.Linear(2, 3)})
     phased = nn.ModuleDict({"head": nn.Linear(2, 3), "criterion": phases(switch_epochs=4)})
     before = copy.deepcopy(phased.state_dict())
-    phased["criterion"].resolve(10)
+    phased["criterion"].begin_training(0, 100, 10)
     phased["criterion"].set_iteration(99)
     assert phased["criterion"].aligned_now
     assert list(phased.state_dict()) == list(before) == list(plain.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,7 @@ from omegaconf import DictConfig, ListConfig
 from htd.data import read_categories
 from htd.errors import UserError
 
-# What counts classes in a model's config: those of the objects, and those of a semantic branch.
-_COUNTS = ("num_classes", "num_semantic_classes")
+_COUNT = re.compile(r"num_(\w+_)?classes")
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,26 @@ def counted(names: Sequence[str]) -> str:
 
 def class_counts(node: object, name: str = "num_classes") -> Iterator[tuple[DictConfig, int]]:
     """Yield each node under a model config that holds a literal number ``name``, with its value."""
+    for holder, key, child in _entries(node):
+        if key == name and isinstance(child._value(), int):
+            yield holder, child._value()
+
+
+def _entries(node: object) -> Iterator[tuple[DictConfig, str, object]]:
+    """Yield all entries of the mappings under a node, interpolations unresolved."""
     if isinstance(node, DictConfig):
         for key in node:
             child = node._get_node(key)
-            if key == name and isinstance(child._value(), int):
-                yield node, child._value()
-            else:
-                yield from class_counts(child, name)
+            yield node, key, child
+            yield from _entries(child)
     elif isinstance(node, ListConfig):
         for index in range(len(node)):
-            yield from class_counts(node._get_node(index), name)
+            yield from _entries(node._get_node(index))
+
+
+def _count_names(model: DictConfig) -> list[str]:
+    """Return what counts classes in a model's config: of objects, and of whatever else has classes."""
+    return sorted({key for _, key, _ in _entries(model) if _COUNT.fullmatch(str(key))})
 
 
 def set_num_classes(model: DictConfig, count: int) -> int:
@@ -119,10 +129,10 @@ def class_dependent(model: DictConfig) -> set[str]:
     """Return the names of the tensors whose shape depends on a number of classes.
 
     They are found by building the model twice without memory, the second time for one class more of
-    each kind: of objects, and of a semantic branch.
+    each kind.
     """
     twin = DictConfig({"model": copy.deepcopy(model)}, flags={"allow_objects": True}).model
-    for name in _COUNTS:
+    for name in _count_names(model):
         for node, count in list(class_counts(twin, name)):
             node[name] = count + 1
     with torch.device("meta"):
@@ -132,5 +142,5 @@ def class_dependent(model: DictConfig) -> set[str]:
 
 def described_counts(model: DictConfig) -> str:
     """Return the numbers of classes in a model's config, as text."""
-    found = {name: sorted({count for _, count in class_counts(model, name)}) for name in _COUNTS}
+    found = {name: sorted({count for _, count in class_counts(model, name)}) for name in _count_names(model)}
     return ", ".join(f"{name}={'/'.join(map(str, counts))}" for name, counts in found.items() if counts)

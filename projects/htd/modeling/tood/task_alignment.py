@@ -6,9 +6,11 @@ of the resized input.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from htd.layers import object_slices, paired_iou
@@ -23,6 +25,8 @@ from htd.modeling.dense.assigners import (
 )
 from htd.modeling.dense.boxes import Priors
 from htd.modeling.metrics import storage_every
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,8 @@ class TwoPhaseCriterion(nn.Module):
     Args:
         initial, aligned: the criteria of the two phases.
         switch_iter: 0-based iteration of the first aligned step; 0 is aligned from the start.
-        switch_epochs: the same in passes over the training data, which :meth:`resolve` turns into iterations.
-            Exactly one of the two is given.
+        switch_epochs: the same in passes over the training data, which :meth:`begin_training` turns into
+            iterations. Exactly one of the two is given.
     """
 
     def __init__(
@@ -160,20 +164,50 @@ class TwoPhaseCriterion(nn.Module):
         """Names of the optional fields of the predictions that the losses of either phase read."""
         return self.initial.reads | self.aligned.reads
 
-    def resolve(self, iterations_per_epoch: int) -> None:
-        """Turn ``switch_epochs``, if given, into ``switch_iter``."""
-        if self.switch_epochs is not None:
+    def begin_training(self, start: int, end: int, iterations_per_epoch: int | None = None) -> None:
+        """Turn ``switch_epochs`` into iterations, and log in which phase a training starts.
+
+        Args:
+            start, end: first iteration of the training and the one after its last.
+            iterations_per_epoch: needed if ``switch_epochs`` is given.
+        """
+        self._iteration = None
+        if self.switch_epochs:
+            if iterations_per_epoch is None:
+                raise ValueError(
+                    "switch_epochs is given, but the data loader has no iterations_an_epoch that says how "
+                    "long an epoch is; give switch_iter instead"
+                )
             self.switch_iter = round(self.switch_epochs * iterations_per_epoch)
+        if not comm.is_main_process():
+            return
+        switch = self.switch_iter
+        if start >= switch:
+            logger.info("the training starts in the aligned phase, which is from iteration %d on", switch)
+            return
+        logger.info(
+            "the training starts in the initial phase; the aligned phase is from iteration %d on", switch
+        )
+        if end <= switch:
+            logger.warning(
+                "the training ends at iteration %d, before its aligned phase, which would begin at iteration "
+                "%d: lower %s, or train longer",
+                end,
+                switch,
+                "switch_iter" if self.switch_epochs is None else "switch_epochs",
+            )
 
     def set_iteration(self, iteration: int) -> None:
         """Say which step of the whole training, from 0, is about to run."""
+        if iteration == self.switch_iter and self._iteration == iteration - 1 and comm.is_main_process():
+            logger.info("the aligned phase of the training begins at iteration %d", iteration)
         self._iteration = iteration
 
     @property
     def aligned_now(self) -> bool:
         """Whether the current step is one of the aligned phase."""
         if self.switch_iter is None:
-            raise ValueError("switch_epochs is given, but resolve() was not told how long an epoch is")
+            raise ValueError("switch_epochs is given; call begin_training() with the length of an epoch")
         if self.switch_iter == 0:
             return True
         if self._iteration is not None:
