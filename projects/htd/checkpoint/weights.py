@@ -81,8 +81,8 @@ def load_whole(checkpointer: TrainingCheckpointer, path: str, *, everything: boo
     if checkpointer.other_shapes:
         raise UserError(
             f"{path} does not fit the model: {checkpointer.describe_shapes(checkpointer.other_shapes)}; take "
-            "the config, with its overrides, that the weights were trained or converted with; where only first "
-            "numbers differ, it has another number of classes"
+            "the config, with its overrides, that the weights were trained or converted with; where only "
+            "first numbers differ, it has another number of classes"
         )
     missing = [name for name in misfit.missing_keys if not name.endswith(_UNREAD)]
     if missing:
