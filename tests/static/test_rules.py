@@ -13,7 +13,7 @@ from tests.static.source import PACKAGE, ROOT, Source, all_sources
 TOP_LEVEL = {
     *("projects", "configs", "tools", "tests", "docs", ".ci"),
     *("train_net.py", "setup.py", "pyproject.toml", "Makefile", ".gitignore"),
-    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"),
 }
 # What tools, editors and runs leave there; .gitignore keeps it out of the project.
 LEFT_BEHIND = re.compile(

@@ -1,4 +1,4 @@
-"""The README's zoo and the configs' docstrings tell the same, and every leaf says what it reaches."""
+"""The page of the zoo and the configs' docstrings tell the same, and every leaf says what it reaches."""
 
 from __future__ import annotations
 
@@ -45,12 +45,11 @@ COLUMNS = ("backbone", "schedule", "M params", "published box / mask AP", "here"
 
 
 def zoo(page: str) -> list[Row]:
-    """The rows of the table under the heading Zoo, whatever columns it has besides COLUMNS."""
-    section = page.partition("\n## Zoo\n")[2].partition("\n## ")[0]
-    lines = [line.strip().strip("|") for line in section.splitlines() if line.startswith("|")]
+    """The rows of the table, whatever columns it has besides COLUMNS."""
+    lines = [line.strip().strip("|") for line in page.splitlines() if line.startswith("|")]
     head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     places = [head.index(name) for name in COLUMNS]
-    links = [re.fullmatch(r"\[(\w+)\]\((\S+)\)", cells[0]) for cells in rows]
+    links = [re.fullmatch(r"\[(\w+)\]\((?:\.\./)?(\S+)\)", cells[0]) for cells in rows]
     return [Row(*link.groups(), *(cells[k] for k in places)) for link, cells in zip(links, rows, strict=True)]
 
 
@@ -77,7 +76,7 @@ def _aps(found: re.Match) -> str:
     return f"{boxes} / {found[3]}" if found[3] else boxes
 
 
-ROWS = zoo((ROOT / "README.md").read_text())
+ROWS = zoo((ROOT / "docs/zoo.md").read_text())
 
 
 def test_each_leaf_has_one_row():
