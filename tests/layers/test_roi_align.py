@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 from torchvision.ops import roi_align as torchvision_roi_align
 
 from htd.layers import FeatureTable, roi_align
-from htd.layers.roi_align import adaptive_count, bilinear_cells, list_cells, merge_cells, sample_positions
+from htd.layers.roi_align import bilinear_cells, list_cells, merge_cells
 from tests.recorded import close
 
 MODULE = importlib.import_module("htd.layers.roi_align")  # the name in the package is the function
@@ -124,14 +124,8 @@ def test_a_ramp_gives_the_middles_of_the_bins(aligned):
         torch.testing.assert_close(out, expected.expand(1, 1, 2, 2))
 
 
-def test_positions_and_cells_by_hand():
-    # One axis of 4 cells, one bin from -1.5 to 1.5 with 3 samples at -1, 0 and 1; both axes alike.
-    start, size = torch.full((1, 2), -1.5), torch.full((1, 2), 3.0)
-    count = adaptive_count(size)
-    position, used = sample_positions(start, size, count, 1)
-    assert position[0, 0].tolist() == [[-1, 0, 1]]
-    assert used.all()
-    # -1 is read as the outermost cell; at 3, the last cell, no upper neighbour is left; 4.1 is too far out.
+def test_cells_by_hand():
+    # -1 is read as the outermost cell; at 3, the last cell, no upper neighbor is left; 4.1 is too far out.
     low, lower, upper = bilinear_cells(torch.tensor([-1.1, -1, 0.25, 2.5, 3, 4, 4.1]), torch.tensor(4))
     assert low.tolist() == [0, 0, 0, 2, 3, 3, 0]
     assert lower.tolist() == [0, 1, 0.75, 0.5, 1, 1, 0]

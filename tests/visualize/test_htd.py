@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from htd.modeling.htd import BorderAwareFeatures, NoGraph
-from htd.modeling.htd.border_aware import keep_border
+from htd.modeling.htd import BorderAwareFeatures, BorderTerm, NoGraph
 from htd.visualize import draw_model
 from htd.visualize.drawers import Call, Scene, recorded
 from htd.visualize.drawers.base import index_of, roi_origins
@@ -23,7 +22,7 @@ def test_the_ring_has_the_bins_that_the_border_keeps(bins, edge):
     at = ((points[:, 0] - torch.tensor([10.0, 20])) / torch.tensor([70.0, 140]) * bins - 0.5).round().long()
     found = torch.zeros(1, 1, bins, bins)
     found[0, 0, at[:, 1], at[:, 0]] = 1
-    assert torch.equal(found, keep_border(torch.ones(1, 1, bins, bins), edge))
+    assert torch.equal(found, BorderTerm(edge=edge)(torch.ones(1, 1, 1, bins, bins)))
     assert len(points) == found.sum()
 
 

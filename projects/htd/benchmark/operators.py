@@ -21,8 +21,9 @@ from htd.benchmark.measure import PeakMemory, Table, megabytes, milliseconds, se
 from htd.benchmark.models import Settings
 from htd.layers import FeatureTable, RoundedRegions, sample_coordinates
 from htd.layers import offset_roi_pool as pool_with_offsets
+from htd.layers import roi_align as pool_by_gather
 from htd.layers.deform_conv import convolve_by_gather
-from htd.layers.roi_align import pool_by_gather, pool_by_torchvision
+from htd.layers.roi_align import pool_by_torchvision
 from htd.modeling.cascade import LevelRule, RoIContext
 from htd.modeling.tood.head import conv1x1_of_layers
 
@@ -62,7 +63,10 @@ def _run(function: Function, inputs: Sequence[Tensor], backward: bool) -> None:
 
 
 def roi_align(settings: Settings) -> Table:
-    """RoIAlign 7x7 on P2 to P5 of one image, including the preparation of the maps for our gather."""
+    """RoIAlign 7x7 on P2 to P5 of one image, including the preparation of the maps for our gather.
+
+    The gather is for CPUs: on another device both sides are torchvision's.
+    """
     maps = [m.to(settings.device).requires_grad_() for m in random_maps(settings.size)]
     boxes, levels = (t.to(settings.device) for t in random_boxes(settings.rois, settings.size))
     few = max(1, settings.rois * 15 // 100)
@@ -83,7 +87,8 @@ def roi_align(settings: Settings) -> Table:
 def _pool(pool: Function, regions: tuple[Tensor, Tensor], samples: int, *maps: Tensor) -> Tensor:
     boxes, levels = regions
     table = FeatureTable(maps, STRIDES)
-    return pool(table, boxes, torch.zeros_like(levels), levels, 7, samples)
+    image = torch.zeros_like(levels)
+    return pool(table, boxes, image, levels, output_size=7, sampling_ratio=samples)
 
 
 def deform_conv(settings: Settings) -> Table:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from htd.layers.boxes import as_pixels
-from htd.layers.roi_align import bilinear_cells, list_cells, merge_cells, plan_pieces, region_extent
+from htd.layers.roi_align import bilinear_cells, list_cells, merge_cells, plan_pieces
 from htd.layers.sampling import FeatureTable, weighted_gather
 
 
@@ -29,8 +29,9 @@ def offset_roi_pool(
 ) -> Tensor:
     """Average bilinear samples of each box's map in S x S displaced bins.
 
-    Paper: TSD, section 3.2; the operator is deformable RoI pooling, Deformable
-    Convolutional Networks, section 2.2.
+    Paper: Revisiting the Sibling Head in Object Detector (TSD), section 3.2, https://arxiv.org/abs/2003.07540;
+    the operator is deformable RoI pooling, Deformable Convolutional Networks, section 2.2,
+    https://arxiv.org/abs/1703.06211.
 
     Args:
         table (FeatureTable): the maps of the images.
@@ -92,7 +93,7 @@ class RoundedRegions:
     def extent(self, boxes: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return start and size (R, 2) of boxes (R, 4) in cells; ``scale`` (R,) is cells a pixel."""
         pixels = as_pixels(boxes)
-        # Half away from zero; torch.round takes the even neighbour.
+        # Half away from zero; torch.round takes the even neighbor.
         corners = pixels.sign() * (pixels.abs() + 0.5).floor()
         start = corners[:, [1, 0]] * scale[:, None] - 0.5
         end = (corners[:, [3, 2]] + 1) * scale[:, None] - 0.5
@@ -102,13 +103,13 @@ class RoundedRegions:
         """Find the cells that samples on one axis are read from.
 
         Args:
-            position: (..., n) in cells, their centres being whole numbers.
+            position: (..., n) in cells, their centers being whole numbers.
             limit: cells of the axis, broadcast to it.
 
         Returns:
             The lower cell of each sample, and its weight and that of the cell above it, (..., n) each. The
             weights of a bin add up to 1, or to 0 if none of its samples counts. At whole positions the next
-            cell gets no weight and the position no gradient, as for positions beyond the outermost centres.
+            cell gets no weight and the position no gradient, as for positions beyond the outermost centers.
         """
         counts = (position >= -0.5) & (position <= limit - 0.5)
         # What does not count may not be finite; it must name a cell all the same.
@@ -131,7 +132,8 @@ class AlignedRegions:
 
     def extent(self, boxes: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return start and size (R, 2) of boxes (R, 4) in cells; ``scale`` (R,) is cells a pixel."""
-        return region_extent(boxes, scale, aligned=True)
+        corners = boxes * scale[:, None] - 0.5
+        return corners[:, [1, 0]], corners[:, [3, 2]] - corners[:, [1, 0]]
 
     def read(self, position: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find the cells that samples are read from; as :meth:`RoundedRegions.read`."""
@@ -166,10 +168,10 @@ class _DisplacedBins:
         between = reach.ceil() + 2
         self.cells = torch.minimum(between.clamp(max=2 * self.samples).long(), self.limit.long())
 
-    def positions(self, piece: Tensor, moves: Tensor) -> Tensor:
-        """Return the samples (r, 2, S, S, n) of regions ``piece`` (r,) by (y, x), in cells.
+    def __call__(self, piece: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows and weights (r, S * S, K * K) of the bins of regions ``piece`` (r,).
 
-        ``moves`` is (R, 2, S, S) or (R, 2, 1, 1), fractions of the region's size.
+        ``moves`` is (R, 2, S, S) or (R, 2, 1, 1) by (y, x), fractions of the region's size.
         """
         start, size = (t[piece][:, :, None, None, None] for t in (self.start, self.size))
         bin_size = size / self.bins
@@ -179,11 +181,7 @@ class _DisplacedBins:
         # Samples ascend in a bin, also where the corners of a box are exchanged: merging cells needs that.
         sample = torch.where(size < 0, sample.flip(0), sample)
         place = start + number * bin_size + sample * bin_size / self.samples
-        return place + moves[piece][..., None] * size
-
-    def __call__(self, piece: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows and weights (r, S * S, K * K) of the bins of regions ``piece`` (r,)."""
-        position = self.positions(piece, moves)
+        position = place + moves[piece][..., None] * size  # (r, 2, S, S, n)
         most = self.cells[piece].amax(dim=0).tolist()
         (y, weight_y), (x, weight_x) = (self._axis(piece, position, axis, most[axis]) for axis in (0, 1))
         width = self.limit[piece, 1][:, None, None, None]

@@ -33,7 +33,8 @@ def roi_align(
 ) -> Tensor:
     """Average bilinear samples of each box's map in S x S bins; equal to torchvision's operator.
 
-    Paper: Mask R-CNN, section 3 (RoIAlign). ``aligned`` is the later half-pixel correction.
+    Paper: Mask R-CNN, section 3 (RoIAlign), https://arxiv.org/abs/1703.06870. ``aligned`` is the later
+    half-pixel correction.
 
     Args:
         table (FeatureTable): the maps of the images.
@@ -42,7 +43,7 @@ def roi_align(
         levels (Tensor): (R,) int64, the map that each box is read from. Repeat a box to read several.
         output_size (int): S.
         sampling_ratio (int): n; 0 takes for each box and axis as many as a bin has cells, rounded up.
-        aligned (bool): shift by half a cell, so that cell i has its centre at i + 0.5. Without it (the legacy
+        aligned (bool): shift by half a cell, so that cell i has its center at i + 0.5. Without it (the legacy
             form) boxes are also at least one cell wide and high.
         sub_bins (int): each bin is the mean of sub_bins x sub_bins smaller ones: the same as pooling
             S * sub_bins bins a side and then averaging them; the gather does both at once.
@@ -52,8 +53,31 @@ def roi_align(
         cell outside of the map count as zero. With ``sampling_ratio=0`` a box without width or height gives
         zeros. Computed in at least float32, also under autocast.
     """
-    pool = pool_by_gather if prefers_gather(table.maps[0]) else pool_by_torchvision
-    return pool(table, boxes.detach(), image_index, levels, output_size, sampling_ratio, aligned, sub_bins)
+    boxes = boxes.detach()
+    if not prefers_gather(table.maps[0]):
+        return pool_by_torchvision(
+            table, boxes, image_index, levels, output_size, sampling_ratio, aligned, sub_bins
+        )
+    with torch.autocast(boxes.device.type, enabled=False):
+        rows = table.rows
+        first_row, limit = table.locate(image_index, levels)
+        scale = boxes.new_tensor([1 / stride for stride in table.strides], dtype=rows.dtype)[levels]
+        corners = boxes.to(rows.dtype) * scale[:, None] - (0.5 if aligned else 0.0)
+        start, size = corners[:, [1, 0]], corners[:, [3, 2]] - corners[:, [1, 0]]
+        bin_size = (size if aligned else size.clamp(min=1)) / output_size
+        if sampling_ratio:
+            count = torch.full_like(limit, sampling_ratio * sub_bins)
+            cells, read = 2 * count, list_cells
+        else:
+            # As many samples as a bin has cells, rounded up; 0 if that is not finite.
+            count = (bin_size / sub_bins).ceil().clamp(min=0)
+            count = torch.where(torch.isfinite(count), count, 0).long() * sub_bins
+            cells, read = torch.minimum(count + (count > 0), limit), merge_cells
+        rule = _RegionRule(first_row, limit, start, bin_size, count, cells, output_size, read)
+        pieces = plan_pieces(cells, output_size)
+        out = weighted_gather(rows, pieces, rule, (len(boxes), output_size**2))
+    maps = out.unflatten(1, (output_size, output_size)).permute(0, 3, 1, 2)
+    return maps.to(table.maps[0].dtype)
 
 
 def pool_by_torchvision(
@@ -80,60 +104,6 @@ def _average(maps: Tensor, side: int) -> Tensor:
     if side == 1:
         return maps
     return maps.unflatten(3, (-1, side)).unflatten(2, (-1, side)).mean(dim=(3, 5))
-
-
-def pool_by_gather(
-    table, boxes, image_index, levels, output_size, sampling_ratio=0, aligned=True, sub_bins=1
-) -> Tensor:
-    """`roi_align` by a gather of the table's rows, all levels together."""
-    with torch.autocast(boxes.device.type, enabled=False):
-        rows = table.rows
-        first_row, limit = table.locate(image_index, levels)
-        scale = boxes.new_tensor([1 / stride for stride in table.strides], dtype=rows.dtype)[levels]
-        start, size = region_extent(boxes.to(rows.dtype), scale, aligned)
-        bin_size = size / output_size
-        if sampling_ratio:
-            count = torch.full_like(limit, sampling_ratio * sub_bins)
-            cells, read = 2 * count, list_cells
-        else:
-            count = adaptive_count(bin_size / sub_bins) * sub_bins
-            cells, read = torch.minimum(count + (count > 0), limit), merge_cells
-        rule = _RegionRule(first_row, limit, start, bin_size, count, cells, output_size, read)
-        pieces = plan_pieces(cells, output_size)
-        out = weighted_gather(rows, pieces, rule, (len(boxes), output_size**2))
-    maps = out.unflatten(1, (output_size, output_size)).permute(0, 3, 1, 2)
-    return maps.to(table.maps[0].dtype)
-
-
-def region_extent(boxes: Tensor, scale: Tensor, aligned: bool) -> tuple[Tensor, Tensor]:
-    """Return start and size (R, 2) of boxes (R, 4) in cells; ``scale`` (R,) is cells a pixel."""
-    corners = boxes * scale[:, None] - (0.5 if aligned else 0.0)
-    start, end = corners[:, [1, 0]], corners[:, [3, 2]]
-    return start, end - start if aligned else (end - start).clamp(min=1)
-
-
-def adaptive_count(bin_size: Tensor) -> Tensor:
-    """Return how many samples a bin takes: as many as it has cells, rounded up; 0 if that is not finite."""
-    return torch.where(torch.isfinite(bin_size), bin_size.ceil().clamp(min=0), 0).long()
-
-
-def sample_positions(start: Tensor, bin_size: Tensor, count: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Place ``count`` samples in each bin, at the middles of equal parts.
-
-    Args:
-        start, bin_size (Tensor): (R, 2) in cells.
-        count (Tensor): (R, 2), at most n.
-        bins (int): S.
-
-    Returns:
-        Positions (R, 2, S, n), and which of them are used, (R, 2, 1, n) bool.
-    """
-    start, bin_size, count = (t[:, :, None, None] for t in (start, bin_size, count))
-    sample = torch.arange(int(count.max()), device=count.device)
-    bin_number = torch.arange(bins, device=count.device)[:, None]
-    # In the order of torchvision's kernel: another order moves samples across cell borders.
-    position = start + bin_number * bin_size + (sample + 0.5) * bin_size / count
-    return position, sample < count
 
 
 def bilinear_cells(position: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,11 +161,17 @@ class _RegionRule:
 
     def __call__(self, piece: Tensor) -> tuple[Tensor, Tensor]:
         """Return rows and weights (r, S * S, K * K) of the bins of regions ``piece`` (r,)."""
-        count, limit = self.count[piece], self.limit[piece, :, None, None]
+        start, bin_size, count, limit = (
+            t[piece, :, None, None] for t in (self.start, self.bin_size, self.count, self.limit)
+        )
         num_y, num_x = self.cells[piece].amax(dim=0).tolist()
-        position, used = sample_positions(self.start[piece], self.bin_size[piece], count, self.bins)
+        # Samples lie at the middles of equal parts of a bin. They are placed in the order of torchvision's
+        # kernel: another order moves samples across cell borders.
+        sample = torch.arange(int(count.max()), device=count.device)
+        bin_number = torch.arange(self.bins, device=count.device)[:, None]
+        position = start + bin_number * bin_size + (sample + 0.5) * bin_size / count
         low, lower, upper = bilinear_cells(position, limit)
-        share = used.to(lower.dtype) / count[:, :, None, None]
+        share = (sample < count).to(lower.dtype) / count
         cell, weight = self.read(low, lower * share, upper * share, max(num_y, num_x))
         cell = torch.minimum(cell, limit - 1)  # what would lie beyond has weight 0
         # Both axes were laid out for the longer one.

@@ -1,15 +1,15 @@
 """The one sampler: feature maps as rows, weighted sums of rows, and where torchvision's kernels take over.
 
-RoIAlign, border-aware features and deformable convolution all read features at fractional places. Each is
-a rule that gives row numbers and weights; the reading itself is one weighted gather with its transpose. The
-exception is box_sampling.py, whose places have one value each.
+RoIAlign, offset RoI pooling and deformable convolution all read features at fractional places. Each is a
+rule that gives row numbers and weights; the reading itself is one weighted gather with its transpose. The
+exception is `sample_coordinates`, whose places have one value each.
 
 Symbols: N images, L levels, C channels, M feature rows, R results, K rows read for one result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -25,8 +25,8 @@ _SUMS_AT_ONCE = 2**20
 def prefers_gather(tensor: Tensor) -> bool:
     """Tell whether features like ``tensor`` are read by the gather here, not by torchvision's kernels.
 
-    On a CPU the gather is several times as fast (``tools/benchmark.py --component roi_align``). On other
-    devices nothing was measured, and torchvision's kernels for them are taken. A traced graph gets
+    On a CPU the gather is several times as fast. On other devices nothing was measured, and torchvision's
+    kernels for them are taken. A traced graph gets
     torchvision's operators too: the gather groups regions by size, which a trace would fix for good.
     """
     return tensor.is_cpu and not torch.jit.is_tracing() and not torch.compiler.is_compiling()
@@ -67,11 +67,6 @@ class FeatureTable:
         self._rows: Tensor | None = None
 
     @property
-    def num_levels(self) -> int:
-        """L."""
-        return len(self.maps)
-
-    @property
     def channels(self) -> int:
         """C."""
         return self.maps[0].shape[1]
@@ -104,26 +99,6 @@ class FeatureTable:
         num_rows = sum(m.shape[0] * m.shape[2] * m.shape[3] for m in self.maps)
         number = torch.int32 if num_rows < 2**31 else torch.int64
         return first.to(number), sizes[levels].to(number)
-
-
-def weighted_gather(
-    rows: Tensor, pieces: Sequence[Tensor], rule: Callable, shape: tuple[int, int], *inputs: Tensor
-) -> Tensor:
-    """`weighted_gather` for weights that are too many to be held, or kept for the backward pass.
-
-    Args:
-        rows (Tensor): (M, C), float32 or float64.
-        pieces (Sequence[Tensor]): the results that are computed together, each (r,) int64 in [0, R);
-            results that no piece names are zero.
-        rule (Callable): ``rule(piece, *inputs) -> index, weight``, both (r, k, K). Called again in the
-            backward pass.
-        shape (tuple[int, int]): R and k, the sums to a result.
-        inputs (Tensor): what the weights follow from and gradients are wanted for.
-
-    Returns:
-        Tensor (R, k, C).
-    """
-    return _WeightedGather.apply(rows, pieces, rule, shape, *inputs)
 
 
 def gather_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -160,7 +135,20 @@ def scatter_rows_(target: Tensor, values: Tensor, index: Tensor, weight: Tensor)
 
 
 class _WeightedGather(Function):
-    """See `weighted_gather`."""
+    """Sums of ``weight * rows[index]`` whose weights are too many to be held, or kept for the backward pass.
+
+    Args:
+        rows (Tensor): (M, C), float32 or float64.
+        pieces (Sequence[Tensor]): the results that are computed together, each (r,) int64 in [0, R);
+            results that no piece names are zero.
+        rule (Callable): ``rule(piece, *inputs) -> index, weight``, both (r, k, K). Called again in the
+            backward pass.
+        shape (tuple[int, int]): R and k, the sums to a result.
+        inputs (Tensor): what the weights follow from and gradients are wanted for.
+
+    Returns:
+        Tensor (R, k, C).
+    """
 
     @staticmethod
     def forward(ctx, rows, pieces, rule, shape, *inputs):
@@ -193,11 +181,15 @@ class _WeightedGather(Function):
         return grad_rows, None, None, None, *(x.grad for x in inputs)
 
 
+weighted_gather = _WeightedGather.apply
+
+
 def sample_coordinates(boxes: Tensor, offsets: Tensor) -> Tensor:
     """Read every coordinate bilinearly at a displaced cell of its own map.
 
-    Paper: TOOD, section 3.1. Equal to a deformable convolution with four groups, whose kernel is
-    one tap of weight 1. Beyond the map all is zero, so samples near the border are drawn towards the origin.
+    Paper: TOOD: Task-aligned One-stage Object Detection, section 3.1, https://arxiv.org/abs/2108.07755. Equal
+    to a deformable convolution with four groups, whose kernel is one tap of weight 1. Beyond the map all is
+    zero, so samples near the border are drawn towards the origin.
 
     Args:
         boxes (Tensor): (N, 4, H, W), relative to the origin of the image; any unit.
@@ -215,7 +207,7 @@ def sample_coordinates(boxes: Tensor, offsets: Tensor) -> Tensor:
         offsets = offsets.to(boxes.dtype)
         y = within_reach(offsets[:, 0::2] + y[:, None], height).flatten(2)
         x = within_reach(offsets[:, 1::2] + x, width).flatten(2)
-        # One cell of zeros before and two after the map make all neighbours ordinary ones.
+        # One cell of zeros before and two after the map make all neighbors ordinary ones.
         padded, row = F.pad(boxes, (1, 2, 1, 2)), width + 3
         left, top = x.detach().floor(), y.detach().floor()
         cell = (top.long() + 1) * row + left.long() + 1

@@ -25,7 +25,6 @@ from htd.modeling.cascade import (
     SharedFCHead,
     box_dim,
     box_predictor,
-    row_chunks,
 )
 from htd.modeling.tsd import NoShift, ShiftedRegression
 
@@ -173,8 +172,6 @@ def test_inclusive_boxes_are_resized_and_clipped_by_their_pixels():
     torch.testing.assert_close(first, torch.tensor([[51.0, 0, 52, 10]]))
 
 
-def test_clip_and_chunks():
+def test_clip():
     found = clip_boxes(torch.tensor([[-1.0, -2, 60, 70]]), (50, 40))
     torch.testing.assert_close(found, torch.tensor([[0.0, 0, 40, 50]]))
-    assert row_chunks(0, 4) == [slice(0, 0)]
-    assert [len(range(10)[s]) for s in row_chunks(10, 4)] == [4, 4, 2]

@@ -3,11 +3,20 @@
 import pytest
 import torch
 
-from htd.modeling.htd.border_aware import drop_border, halve_border, keep_border
+from htd.modeling.htd import BorderTerm, ReplaceBorderFusion
+from htd.modeling.htd.border_aware import halve_border
 
 
 def ones(side=5):
     return torch.ones(1, 1, side, side)
+
+
+def keep_border(x, edge):
+    return BorderTerm(edge=edge)(x[None])
+
+
+def drop_border(x, edge):
+    return ReplaceBorderFusion(edge=edge, alpha=0)(x, x)
 
 
 def test_keep_and_drop_share_out_the_cells():

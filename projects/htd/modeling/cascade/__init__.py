@@ -32,7 +32,6 @@ from htd.modeling.cascade.rois import (
     SemanticPooler,
     SingleLevelPooler,
     SummedPoolers,
-    row_chunks,
 )
 from htd.modeling.cascade.sampling import ReassigningMatcher, RoILabeler, RoISampler
 from htd.modeling.cascade.stage import (
@@ -85,5 +84,4 @@ __all__ = [
     "legacy_paste",
     "mask_targets",
     "of_class",
-    "row_chunks",
 ]

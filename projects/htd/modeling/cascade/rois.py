@@ -6,7 +6,6 @@ pooled map. Boxes are XYXY in pixels of the resized input.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -112,15 +111,8 @@ class RoIContext:
     def image_vectors(self, rois: RoIs) -> Tensor:
         """Return the vector (R, C) of each RoI's image; zeros where images have none."""
         if self.image_vector is None:
-            return rois.boxes.new_zeros(len(rois), self.table.channels)
+            return rois.boxes.new_zeros(len(rois.boxes), self.table.channels)
         return self.image_vector[rois.image_index]
-
-
-def row_chunks(num_rows: int, rows_at_once: int) -> list[slice]:
-    """Split rows evenly into slices of at most ``rows_at_once``; no rows give one empty slice."""
-    parts = max(1, math.ceil(num_rows / rows_at_once))
-    size = math.ceil(num_rows / parts)
-    return [slice(start, start + size) for start in range(0, max(num_rows, 1), max(size, 1))]
 
 
 class SingleLevelPooler(nn.Module):
@@ -171,11 +163,11 @@ class AllLevelsPooler(SingleLevelPooler):
 
     def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
         """Return (L, R, C, S, S), finest level first."""
-        num_levels = context.table.num_levels
+        num_levels = len(context.table.maps)
         boxes, image_index = rois.boxes.repeat(num_levels, 1), rois.image_index.repeat(num_levels)
-        levels = torch.arange(num_levels, device=rois.levels.device).repeat_interleave(len(rois))
+        levels = torch.arange(num_levels, device=rois.levels.device).repeat_interleave(len(rois.levels))
         pooled = roi_align(context.table, boxes, image_index, levels, **self.settings)
-        return pooled.view(num_levels, len(rois), *pooled.shape[1:])
+        return pooled.unflatten(0, (num_levels, -1))
 
 
 class ImageVectorPooler(nn.Module):

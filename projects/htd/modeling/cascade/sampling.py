@@ -3,7 +3,7 @@
 Both parts take and return one ``Instances`` an image, with ``proposal_boxes`` in pixels of the
 resized input. What they return also has ``gt_classes`` (in [0, K], K = background), ``gt_boxes``
 (zeros for background), ``gt_index`` (the RoI's ground truth in its image; of no meaning for background)
-and ``is_gt`` (the RoI is a ground-truth box that was put in).
+and ``is_gt`` (the RoI is a ground-truth box that was put in). A box that is not finite overlaps nothing.
 """
 
 from __future__ import annotations
@@ -13,23 +13,10 @@ from collections.abc import Sequence
 import torch
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.sampling import subsample_labels
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from htd.layers import low_quality_matches
-
-
-def _labeled(
-    boxes: Boxes, matched: Tensor, positive: Tensor, target: Instances, num_classes: int
-) -> Instances:
-    samples = Instances(target.image_size, proposal_boxes=boxes)
-    samples.gt_classes = torch.full_like(matched, num_classes)
-    samples.gt_boxes = Boxes(torch.zeros_like(boxes.tensor))
-    samples.gt_classes[positive] = target.gt_classes[matched[positive]]
-    samples.gt_boxes.tensor[positive] = target.gt_boxes.tensor[matched[positive]]
-    samples.gt_index = matched
-    samples.is_gt = torch.zeros_like(positive)
-    return samples
+from htd.layers import low_quality_matches, paired_iou
 
 
 class ReassigningMatcher(Matcher):
@@ -66,15 +53,39 @@ class RoILabeler:
         self.matcher = matcher
         self.num_classes = num_classes
 
-    def label(self, boxes: Boxes, target: Instances) -> Instances:
-        """Label the boxes of one image."""
-        matched, label = self.matcher(pairwise_iou(target.gt_boxes, boxes))
-        return _labeled(boxes, matched, label == 1, target, self.num_classes)
-
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
         """Label the RoIs of every image; see the module's header for the fields."""
-        return [self.label(p.proposal_boxes, t) for p, t in zip(proposals, targets, strict=True)]
+        labeled = []
+        for proposals_i, target in zip(proposals, targets, strict=True):
+            boxes = proposals_i.proposal_boxes.tensor
+            matched, label = self.matcher(
+                paired_iou(target.gt_boxes.tensor[:, None], boxes).nan_to_num(nan=0)
+            )
+            put_in = torch.zeros_like(label, dtype=torch.bool)
+            labeled.append(self.with_fields(target, boxes, matched, label == 1, put_in))
+        return labeled
+
+    def with_fields(
+        self, target: Instances, boxes: Tensor, matched: Tensor, positive: Tensor, put_in: Tensor
+    ) -> Instances:
+        """Return boxes (R, 4) of one image with the fields that the module's header names.
+
+        Args:
+            target: the image's ground truth.
+            boxes: (R, 4).
+            matched: (R,) int64, the ground truth of each box.
+            positive: (R,) bool, which boxes belong to it.
+            put_in: (R,) bool, which boxes are ground truth themselves.
+        """
+        samples = Instances(target.image_size, proposal_boxes=Boxes(boxes))
+        samples.gt_classes = torch.full_like(matched, self.num_classes)
+        samples.gt_boxes = Boxes(torch.zeros_like(boxes))
+        samples.gt_classes[positive] = target.gt_classes[matched[positive]]
+        samples.gt_boxes.tensor[positive] = target.gt_boxes.tensor[matched[positive]]
+        samples.gt_index = matched
+        samples.is_gt = put_in
+        return samples
 
 
 class RoISampler(RoILabeler):
@@ -107,15 +118,15 @@ class RoISampler(RoILabeler):
         """Draw the sample of every image; see the module's header for the fields."""
         samples = []
         for proposals_i, target in zip(proposals, targets, strict=True):
-            boxes = proposals_i.proposal_boxes
+            boxes, truth = proposals_i.proposal_boxes.tensor, target.gt_boxes.tensor
             if proposals_i.has("is_gt"):
                 boxes = boxes[~proposals_i.is_gt]
-            itself = torch.arange(len(target), device=boxes.device)
-            truth = _labeled(target.gt_boxes, itself, itself >= 0, target, self.num_classes)
-            truth.is_gt = itself >= 0
-            candidates = Instances.cat([truth, self.label(boxes, target)])
-            positive, negative = subsample_labels(
-                candidates.gt_classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
-            )
-            samples.append(candidates[torch.cat([positive.sort().values, negative.sort().values])])
+            matched, label = self.matcher(paired_iou(truth[:, None], boxes).nan_to_num(nan=0))
+            itself = torch.arange(len(truth), device=boxes.device)
+            matched = torch.cat([itself, matched])
+            positive = torch.cat([itself >= 0, label == 1])
+            chosen = subsample_labels(positive.long(), self.batch_size_per_image, self.positive_fraction, 0)
+            rows = torch.cat([part.sort().values for part in chosen])
+            boxes = torch.cat([truth, boxes])[rows]
+            samples.append(self.with_fields(target, boxes, matched[rows], positive[rows], rows < len(truth)))
         return samples

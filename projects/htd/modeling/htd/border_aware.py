@@ -13,22 +13,11 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 
-def _interior(size: int, edge: int, like: Tensor) -> Tensor:
-    """Return (S,) bool, False for the ``edge`` outermost cells at either end."""
-    cells = torch.arange(size, device=like.device)
-    return (cells >= edge) & (cells < size - edge)
-
-
-def keep_border(x: Tensor, edge: int) -> Tensor:
-    """Set the interior cells of (R, C, S, S), further than ``edge`` from every side, to zero."""
-    rows, columns = _interior(x.shape[-2], edge, x), _interior(x.shape[-1], edge, x)
-    return x.masked_fill(rows[:, None] & columns, 0)
-
-
-def drop_border(x: Tensor, edge: int) -> Tensor:
-    """Set the ``edge`` outer rows and columns of (R, C, S, S) to zero."""
-    rows, columns = _interior(x.shape[-2], edge, x), _interior(x.shape[-1], edge, x)
-    return x.masked_fill(~(rows[:, None] & columns), 0)
+def border_lines(x: Tensor, edge: int) -> tuple[Tensor, Tensor]:
+    """Return which rows (S, 1) and which columns (S,) of (R, C, S, S) are the ``edge`` outer ones, bool."""
+    rows, columns = (torch.arange(size, device=x.device) for size in x.shape[-2:])
+    outer_rows = (rows < edge) | (rows >= len(rows) - edge)
+    return outer_rows[:, None], (columns < edge) | (columns >= len(columns) - edge)
 
 
 def halve_border(x: Tensor, edge: int) -> Tensor:
@@ -37,9 +26,8 @@ def halve_border(x: Tensor, edge: int) -> Tensor:
     So a corner block gets a quarter, but its outermost cell a half: the published rule. On a single row or
     column corners coincide; such a cell is doubled once.
     """
-    weight = x.new_ones(x.shape[-2:])
-    weight[~_interior(x.shape[-2], edge, x)] *= 0.5
-    weight[:, ~_interior(x.shape[-1], edge, x)] *= 0.5
+    rows, columns = border_lines(x, edge)
+    weight = (1 - 0.5 * rows.to(x.dtype)) * (1 - 0.5 * columns.to(x.dtype))
     # By position: `*=` reads all cells before it writes, so that equal ones are not doubled again.
     weight[[0, 0, -1, -1], [0, -1, 0, -1]] *= 2
     return x * weight
@@ -89,7 +77,8 @@ class BorderTerm(nn.Module):
 
     def forward(self, levels: Tensor) -> Tensor:
         """Return (R, C, S, S)."""
-        return keep_border(levels[0], self.edge)
+        rows, columns = border_lines(levels[0], self.edge)
+        return levels[0].masked_fill(~(rows | columns), 0)
 
 
 class BorderAwareFeatures(nn.Module):
@@ -139,7 +128,8 @@ class ReplaceBorderFusion:
 
     def __call__(self, single: Tensor, enhanced: Tensor) -> Tensor:
         """Join two (R, C, S, S) maps."""
-        return drop_border(single, self.edge) + self.alpha * enhanced
+        rows, columns = border_lines(single, self.edge)
+        return single.masked_fill(rows | columns, 0) + self.alpha * enhanced
 
 
 class AverageBorderFusion:

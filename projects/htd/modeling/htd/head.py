@@ -7,6 +7,7 @@ side of the pooled map, D width of an embedding, B box coordinates per RoI (see
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -21,7 +22,6 @@ from htd.modeling.cascade import (
     RoIs,
     box_predictor,
     init_predictor,
-    row_chunks,
 )
 from htd.modeling.htd.border_aware import ConvTower
 
@@ -190,12 +190,13 @@ class BorderAwareRegression(nn.Module):
 
     def forward(self, context: RoIContext, rois: RoIs) -> Tensor:
         """Return deltas (R, B)."""
-        at_once = max(len(rois), 1) if torch.is_grad_enabled() else ROIS_AT_ONCE
+        every = torch.arange(len(rois.boxes), device=rois.boxes.device)
+        num_parts = 1 if torch.is_grad_enabled() else math.ceil(len(every) / ROIS_AT_ONCE)
         deltas = []
-        for rows in row_chunks(len(rois), at_once):
+        for rows in every.chunk(max(num_parts, 1)):
             part = rois[rows]
             levels = self.pooler(context, part)
-            single = levels[part.levels, torch.arange(len(part), device=part.levels.device)]
+            single = levels[part.levels, every[: len(rows)]]
             single = single + context.image_vectors(part)[:, :, None, None]
             fused = self.fusion(single, self.features(levels))
             deltas.append(self.bbox_pred(self.tower(fused).mean(dim=(2, 3))))

@@ -24,7 +24,6 @@ from htd.modeling.cascade import (
     RoIs,
     SharedFCHead,
     box_dim,
-    row_chunks,
 )
 
 # Pooled at test before the layers run: 13 MB of 7x7 features with 256 channels.
@@ -164,9 +163,10 @@ class ShiftedTower(nn.Module):
         if offsets is None:
             return self.fcs(x)
         # At test nothing needs the features of all RoIs at once, and small pieces of memory are used again.
-        at_once = len(rois) if torch.is_grad_enabled() else _ROIS_AT_ONCE
-        chunks = row_chunks(len(rois), max(at_once, 1))
-        return torch.cat([self.fcs(self.pooler(context, rois[rows], offsets[rows])) for rows in chunks])
+        every = torch.arange(len(rois.boxes), device=rois.boxes.device)
+        num_parts = 1 if torch.is_grad_enabled() else math.ceil(len(every) / _ROIS_AT_ONCE)
+        parts = every.chunk(max(num_parts, 1))
+        return torch.cat([self.fcs(self.pooler(context, rois[rows], offsets[rows])) for rows in parts])
 
 
 class ShiftedClassification(ShiftedTower):
