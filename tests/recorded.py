@@ -102,17 +102,17 @@ def image(name: str, height: int, width: int, seed: int) -> np.ndarray:
     for _ in range(12):
         cy, cx = rng.uniform(0, height), rng.uniform(0, width)
         h, w = rng.uniform(0.05, 0.4) * height, rng.uniform(0.05, 0.4) * width
-        colour = rng.uniform(0, 255, 3)
+        color = rng.uniform(0, 255, 3)
         if rng.random() < 0.5:
             inside = (np.abs(rows - cy) < h / 2) & (np.abs(columns - cx) < w / 2)
         else:
             inside = ((rows - cy) / (h / 2)) ** 2 + ((columns - cx) / (w / 2)) ** 2 < 1
-        picture[inside] = colour
+        picture[inside] = color
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def network_input(picture: np.ndarray, divisor: int = 32) -> torch.Tensor:
-    """Return the normalised, zero-padded batch (1, 3, H, W) of one RGB image."""
+    """Return the normalized, zero-padded batch (1, 3, H, W) of one RGB image."""
     values = (picture.astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
     padding = [(0, -side % divisor) for side in picture.shape[:2]]
     return torch.from_numpy(np.pad(values, [*padding, (0, 0)]).transpose(2, 0, 1)[None].copy())

@@ -1,10 +1,10 @@
-"""How files are recognised, and single lines of the key maps."""
+"""How files are recognized, and single lines of the key maps."""
 
 from pathlib import Path
 
 import pytest
 
-from htd.checkpoint.formats import FORMATS, choose, recognise
+from htd.checkpoint.formats import FORMATS, choose, recognize
 from htd.errors import UserError
 
 BODY = ["backbone.conv1.weight", "neck.fpn_convs.0.conv.weight", "rpn_head.rpn_conv.weight"]
@@ -49,12 +49,12 @@ BOX_HEAD = "roi_head.bbox_head.0.shared_fcs.0.weight"
         ("detectron2", ["backbone.bottom_up.stem.conv1.weight", "roi_heads.stages.0.head.fcs.0.weight"]),
     ],
 )
-def test_recognised_by_its_keys(name, keys):
-    assert recognise(keys).name == name
+def test_recognized_by_its_keys(name, keys):
+    assert recognize(keys).name == name
 
 
 def test_unknown_keys():
-    assert recognise(["encoder.weight"]) is None
+    assert recognize(["encoder.weight"]) is None
     with pytest.raises(
         UserError, match="no known checkpoint format .first keys: a, b, c.*tsd_faster, htd, htc, htc_without_"
     ):

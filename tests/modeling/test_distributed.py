@@ -43,7 +43,7 @@ def model_of(leaf):
 
 
 def given(rank, seed):
-    """Return six objects on the first rank; on the other none, no field for masks, no labelled pixel."""
+    """Return six objects on the first rank; on the other none, no field for masks, no labeled pixel."""
     item = example((6, 0)[rank], seed=seed)
     if rank:
         item["instances"].remove("gt_masks")

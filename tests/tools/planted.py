@@ -29,7 +29,7 @@ def patchable_files() -> dict[str, str]:
 
 def make_sdist(files: dict[str, str]) -> bytes:
     """An archive laid out as the published one: deeplab lies in the folder of its project."""
-    extra = {"LICENSE": "a licence", "tools/train_net.py": "", "detectron2/model_zoo/configs/a.yaml": "A: 1"}
+    extra = {"LICENSE": "a license", "tools/train_net.py": "", "detectron2/model_zoo/configs/a.yaml": "A: 1"}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, text in {**files, **extra, "detectron2/a.txt": "not code"}.items():

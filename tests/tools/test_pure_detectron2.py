@@ -32,7 +32,7 @@ def test_holds_the_patched_package_and_nothing_else(wheel):
     assert {name.partition("/")[0] for name in names} == {"detectron2", f"detectron2-{VERSION}.dist-info"}
     assert "detectron2/model_zoo/configs/a.yaml" in names
     assert "detectron2/a.txt" not in names
-    assert texts[f"detectron2-{VERSION}.dist-info/LICENSE"] == "a licence"
+    assert texts[f"detectron2-{VERSION}.dist-info/LICENSE"] == "a license"
     assert texts[f"detectron2-{VERSION}.dist-info/CHANGES"] == changes_text()
     for patch in PATCHES:
         assert texts[patch.file].startswith("# Changed for the pure-Python build")

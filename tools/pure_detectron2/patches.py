@@ -100,7 +100,7 @@ _NUMPY = "alias removed in NumPy 1.24"
 _TORCH2 = "torch >= 2: its own schedulers are not _LRScheduler, so their state was neither saved nor loaded"
 
 PATCHES: list[Patch] = [
-    _patch("__init__.py", '__version__ = "0.5"', f'__version__ = "{VERSION}"', "recognisable version"),
+    _patch("__init__.py", '__version__ = "0.5"', f'__version__ = "{VERSION}"', "recognizable version"),
     *_same(
         dict.fromkeys(("layers/deform_conv.py", "layers/roi_align_rotated.py", "layers/rotated_boxes.py"), 1),
         _IMPORT_C,

@@ -58,9 +58,9 @@ def read_sdist(data: bytes) -> tuple[dict[str, bytes], bytes]:
         data: the .tar.gz file.
 
     Returns:
-        (path inside site-packages -> content, the licence text).
+        (path inside site-packages -> content, the license text).
     """
-    files, licence = {}, b""
+    files, license = {}, b""
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
         for member in archive.getmembers():
             if not member.isfile():
@@ -69,10 +69,10 @@ def read_sdist(data: bytes) -> tuple[dict[str, bytes], bytes]:
             project = _PROJECT.fullmatch(name)
             target = f"detectron2/projects/{project[1]}" if project else name
             if name == "LICENSE":
-                licence = archive.extractfile(member).read()
+                license = archive.extractfile(member).read()
             elif target.startswith("detectron2/") and PurePosixPath(target).suffix in (".py", ".yaml"):
                 files[target] = archive.extractfile(member).read()
-    return files, licence
+    return files, license
 
 
 def build_wheel(sdist: bytes, folder: Path) -> Path:
@@ -81,10 +81,10 @@ def build_wheel(sdist: bytes, folder: Path) -> Path:
     Raises:
         PatchError: the source is not Detectron2 0.5 as published.
     """
-    files, licence = read_sdist(sdist)
+    files, license = read_sdist(sdist)
     files = apply_patches(files)
     files[f"{_DIST_INFO}/CHANGES"] = changes_text().encode()
-    files[f"{_DIST_INFO}/LICENSE"] = licence
+    files[f"{_DIST_INFO}/LICENSE"] = license
     files[f"{_DIST_INFO}/METADATA"] = _METADATA.encode()
     files[f"{_DIST_INFO}/WHEEL"] = _WHEEL.encode()
     files[f"{_DIST_INFO}/top_level.txt"] = b"detectron2\n"

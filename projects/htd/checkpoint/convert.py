@@ -38,7 +38,7 @@ def convert(
         state_dict: published name → tensor.
         model: a detector, or one of its parts (a head alone, say); its values are not read unless
             ``new`` asks for them, so it may be on the meta device.
-        source: name of the format (see :data:`htd.checkpoint.formats.FORMATS`); None: recognised
+        source: name of the format (see :data:`htd.checkpoint.formats.FORMATS`); None: recognized
             by the keys.
         strict: demand that every published tensor is used or ignored for a documented reason,
             that every parameter and buffer of the model is filled, and that all shapes agree.

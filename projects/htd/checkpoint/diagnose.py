@@ -55,7 +55,7 @@ class Backbone:
 
 
 def backbone_of(shapes: Shapes) -> Backbone | None:
-    """Recognise the residual network among our parameter names; None if it is none of the usual ones."""
+    """Recognize the residual network among our parameter names; None if it is none of the usual ones."""
     blocks = {(int(m[1]), int(m[2])): shapes[name] for name in shapes if (m := _BLOCK.search(name))}
     depth = _DEPTHS.get(tuple(sum(stage == s for s, _ in blocks) for stage in range(2, 6)))
     if depth is None or (2, 0) not in blocks:

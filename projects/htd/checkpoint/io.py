@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from htd.checkpoint import unpickle
-from htd.checkpoint.formats import DETECTRON2, Foreign, recognise
+from htd.checkpoint.formats import DETECTRON2, Foreign, recognize
 from htd.errors import UserError, reason
 from htd.files import write_file
 
@@ -145,7 +145,7 @@ def find_unconverted(path: str | Path) -> Unconverted | None:
         return None
     found = _weights_in(read_checkpoint(path))
     keys = [key for key in found if isinstance(key, str)] if isinstance(found, Mapping) else []
-    kind = recognise([key.removeprefix("module.") for key in keys])
+    kind = recognize([key.removeprefix("module.") for key in keys])
     if kind is None or kind is DETECTRON2:
         return None
     return Unconverted(kind.title, kind.advice if isinstance(kind, Foreign) else "")

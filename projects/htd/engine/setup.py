@@ -135,7 +135,7 @@ def seed_everything(seed: int) -> int:
     """
     if seed < 0:
         seed = comm.shared_random_seed() % 2**31
-    # Neighbouring runs (seeds 0 and 1) should not share the stream of any of their ranks.
+    # Neighboring runs (seeds 0 and 1) should not share the stream of any of their ranks.
     seed_all_rng((seed * 1009 + comm.get_rank()) % 2**32)
     return seed
 

@@ -33,7 +33,7 @@ def test_training_from_few_proposals(model, counts, num_gt):
 
 
 def test_background_alone_is_no_concern_of_the_margins(model):
-    """Images without objects are learnt from, but nobody compares the heads there."""
+    """Images without objects are learned from, but nobody compares the heads there."""
     losses = assert_trains(model, [[example(0), example(0, seed=1)]])
     for name, loss in losses.items():
         if "margin" in name:

@@ -36,7 +36,7 @@ DRAWN = {
     "sibling.cls_score": 0.01,
     "sibling.bbox_pred": 0.001,
 }
-# The published predictors of the towers keep the initialisation of PyTorch.
+# The published predictors of the towers keep the initialization of PyTorch.
 LEFT_ALONE = ("classification.cls_score", "regression.bbox_pred")
 
 

@@ -152,7 +152,7 @@ def test_every_parameter_gets_a_gradient(step):
     assert all(grad is not None for grad in step.grads["total"].values())
 
 
-def optimiser_of_the_config(model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of_the_config(model: nn.Module) -> torch.optim.Optimizer:
     config = LazyConfig.load("configs/tsd/tsd_faster_r50_fpn_1x.py").optimizer
     config.params.model = model
     return instantiate(config)
@@ -164,7 +164,7 @@ def norm_of_background_box(name: str, rates: list[float]) -> float:
     Our models have no box for the background.
     """
     rows = nn.Parameter(published_weights("tsd", "sgd_steps")[f"bbox_head.{name}"][:4])
-    optimizer = optimiser_of_the_config(nn.ParameterList([rows]))
+    optimizer = optimizer_of_the_config(nn.ParameterList([rows]))
     for rate in rates:
         rows.grad = torch.zeros_like(rows)
         optimizer.param_groups[0]["lr"] = rate
@@ -172,8 +172,8 @@ def norm_of_background_box(name: str, rates: list[float]) -> float:
     return rows.norm().item()
 
 
-def test_steps_of_the_optimiser(tmp_path):
-    """The loop, schedule and optimiser of our trainings, from the published weights on."""
+def test_steps_of_the_optimizer(tmp_path):
+    """The loop, schedule and optimizer of our trainings, from the published weights on."""
     arrays, names = tensors("tsd", "sgd_steps"), numpy_arrays("tsd", "sgd_steps")
     steps, device = len(arrays["losses"]), torch.device("cpu")
     # Not those of the cache: they are about to change.
@@ -181,7 +181,7 @@ def test_steps_of_the_optimiser(tmp_path):
     trainer = Trainer(
         model,
         [[]] * steps,
-        optimiser_of_the_config(model),
+        optimizer_of_the_config(model),
         precision=Precision(device),
         clip_norm=6.0,
         output_dir=str(tmp_path),

@@ -1,4 +1,4 @@
-"""Published checkpoint formats, one key map each, and how a file's format is recognised."""
+"""Published checkpoint formats, one key map each, and how a file's format is recognized."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
     "Known",
     "Rule",
     "choose",
-    "recognise",
+    "recognize",
 ]
 
 # The first entry that claims a file counts, so what has more parts stands before what has fewer.
@@ -66,7 +66,7 @@ _KNOWN: tuple[Known, ...] = (
 FORMATS: dict[str, Format] = {known.name: known for known in _KNOWN if isinstance(known, Format)}
 
 
-def recognise(keys: Collection[str]) -> Known | None:
+def recognize(keys: Collection[str]) -> Known | None:
     """Return what kind of file has these keys, None if it is none of the known ones."""
     return next((known for known in _KNOWN if known.claims(keys)), None)
 
@@ -86,7 +86,7 @@ def choose(keys: Collection[str], source: str | None = None) -> Format:
         if source not in FORMATS:
             raise UserError(f"{source!r} is not a checkpoint format; there are: {names}")
         return FORMATS[source]
-    kind = recognise(keys)
+    kind = recognize(keys)
     if isinstance(kind, Format):
         return kind
     if isinstance(kind, Foreign):

@@ -25,7 +25,7 @@ class Rule:
         target: our name, as a template for ``re.Match.expand``.
         transform: what has to be done to the values, for layouts that differ; None: nothing.
         beside: a published name, as a template like ``target``: the rule is about files that have it, too.
-            For names that stand for different parts, which only their neighbours tell. None: any file.
+            For names that stand for different parts, which only their neighbors tell. None: any file.
     """
 
     pattern: str
@@ -55,7 +55,7 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Known:
-    """A kind of file that is recognised by its keys.
+    """A kind of file that is recognized by its keys.
 
     Attributes:
         name: short name, as in ``--source``.
@@ -75,7 +75,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Foreign(Known):
-    """A kind of file that is recognised but has no key map; ``advice`` says what to do with it."""
+    """A kind of file that is recognized but has no key map; ``advice`` says what to do with it."""
 
     advice: str
 

@@ -1,4 +1,4 @@
-"""Files that are recognised, so that a message can name them, but that have no key map."""
+"""Files that are recognized, so that a message can name them, but that have no key map."""
 
 from htd.checkpoint.formats.base import Foreign
 

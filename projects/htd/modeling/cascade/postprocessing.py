@@ -16,7 +16,7 @@ from htd.layers import ContinuousBoxes, suppress_best
 
 
 class MeanLogits:
-    """Fuses stages by the softmax of their mean logits (HTD and the published cascades)."""
+    """Fuses stages by the softmax of their mean logits (the published cascades)."""
 
     def __call__(self, logits: Sequence[Tensor]) -> Tensor:
         """Map the stages' logits (R, K + 1) to scores (R, K + 1)."""

@@ -36,8 +36,8 @@ class BestForegroundClass:
 class SampledOrBestClass:
     """A RoI is refined by the deltas of the class it has as a sample, at test of its best class.
 
-    The background is one of the classes, so the deltas need a group for it. Source: the cascades of the
-    published TSD.
+    The background is one of the classes, so the deltas need a group for it. It is the rule of some
+    published cascades.
 
     Attributes:
         may_be_background: whether the class can be the background.
