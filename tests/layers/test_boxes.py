@@ -45,7 +45,7 @@ def test_coding_equals_published(stage):
 
 
 def test_coding_by_hand():
-    """A 10 x 20 box at (0, 0) and one of 20 x 10 at (5, 5): centres (5, 10) and (15, 10)."""
+    """A 10 x 20 box at (0, 0) and one of 20 x 10 at (5, 5): centers (5, 10) and (15, 10)."""
     box, target = torch.tensor([[0.0, 0.0, 10.0, 20.0]]), torch.tensor([[5.0, 5.0, 25.0, 15.0]])
     coder = ClampedBox2BoxTransform((10, 10, 5, 5))
     deltas = coder.get_deltas(box, target)

@@ -29,7 +29,7 @@ def random_case(generator, *, batch=2, groups=1, offset_groups=1, kernel=(3, 3),
     out_size = F.conv2d(x[:, :1], weight[:1, :1], **geometry).shape[-2:]
     samples = offset_groups * kernel[0] * kernel[1]
     offset = draw(batch, 2 * samples, *out_size)
-    # Whole numbers, where the derivative depends on which neighbour is the upper one, and far away places.
+    # Whole numbers, where the derivative depends on which neighbor is the upper one, and far away places.
     pick = torch.rand(offset.shape, generator=generator)
     offset = torch.where(pick < 0.3, offset.round(), torch.where(pick > 0.95, 20 * offset, offset)).detach()
     mask = draw(batch, samples, *out_size).sigmoid().detach().requires_grad_() if modulated else None

@@ -137,7 +137,7 @@ def offset_of(x, y):
 @pytest.mark.parametrize(
     ("pixels", "rounded"),
     [
-        ((2.5, 3.5, 6.5, 7.5), (3, 4, 7, 8)),  # halves go up, even neighbours or not
+        ((2.5, 3.5, 6.5, 7.5), (3, 4, 7, 8)),  # halves go up, even neighbors or not
         ((-0.5, -1.5, -0.4, 1.5), (-1, -2, 0, 2)),  # and below zero down
         ((0.49, 1.51, 4.49, 5.51), (0, 2, 4, 6)),
     ],

@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from htd.modeling.cascade import SemanticPooler, SummedPoolers
-from htd.modeling.htc import FusedSemanticHead, MeanOverLabelled
+from htd.modeling.htc import FusedSemanticHead, MeanOverLabeled
 
 from .htc_without_semantic import model
 
@@ -45,7 +45,7 @@ model.roi_heads.context.semantic = L(FusedSemanticHead)(
     num_convs=4,
     ignore_value="${....sem_seg_ignore_value}",
     loss_weight=0.2,
-    loss_mean=L(MeanOverLabelled)(),
+    loss_mean=L(MeanOverLabeled)(),
 )
 model.sem_seg_ignore_value = 255
 fuse_into_boxes(model.roi_heads.stages)

@@ -230,9 +230,8 @@ def match_by_iou(
     """Divide boxes into positives, negatives and those in between, by the published rule.
 
     Paper: Faster R-CNN, section 3.1.2, https://arxiv.org/abs/1506.01497. A box is positive if its IoU with
-        some
-    ground truth is at least ``positive_iou``, or if it is a low-quality match (:func:`low_quality_matches`),
-    and negative if all its IoUs are below ``negative_iou``.
+    some ground truth is at least ``positive_iou``, or if it is a low-quality match
+    (:func:`low_quality_matches`), and negative if all its IoUs are below ``negative_iou``.
 
     Args:
         boxes: (R, 4), all of which take part.
@@ -264,11 +263,9 @@ def low_quality_matches(iou: Tensor, min_iou: float, first_index: int = 0) -> Te
     """Return the ground truth that each box is a low-quality match of, -1 where there is none.
 
     Paper: Faster R-CNN, section 3.1.2 (i), https://arxiv.org/abs/1506.01497, with the minimum of the
-        published
-    detectors: a ground truth whose best IoU is at least ``min_iou`` is matched with every box that attains
-        this
-    best IoU. Of several ground truths of a box the last one counts. A ground truth that overlaps no box has
-    no match; in the published implementation it is matched with all of them if the minimum is 0.
+    published detectors: a ground truth whose best IoU is at least ``min_iou`` is matched with every box that
+    attains this best IoU. Of several ground truths of a box the last one counts. A ground truth that overlaps
+    no box has no match; in the published implementation it is matched with all of them if the minimum is 0.
 
     Args:
         iou (Tensor): (G, R).

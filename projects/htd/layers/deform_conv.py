@@ -35,8 +35,9 @@ def deform_conv2d(
 ) -> Tensor:
     """Convolve at displaced samples; as ``torchvision.ops.deform_conv2d``, with all gradients.
 
-    Paper: Deformable Convolutional Networks, section 2.1; with ``mask`` Deformable ConvNets v2, section 3.2.
-    Computed in at least float32, also under autocast, for offsets are positions in pixels.
+    Paper: Deformable Convolutional Networks, section 2.1, https://arxiv.org/abs/1703.06211; with ``mask``
+    Deformable ConvNets v2, section 3.2, https://arxiv.org/abs/1811.11168. Computed in at least float32, also
+    under autocast, for offsets are positions in pixels.
 
     Args:
         input (Tensor): (N, C, H, W); outside of it all is zero.
@@ -137,7 +138,7 @@ def tap_positions(place, *, out_size, kernel, stride, padding, dilation) -> Tens
 def zero_padded_cells(position: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the four cells around each position, and their bilinear weights; 0 for cells outside.
 
-    The upper neighbour is always floor + 1, so that the derivative at a whole number is the one to its right.
+    The upper neighbor is always floor + 1, so that the derivative at a whole number is the one to its right.
 
     Args:
         position (Tensor): (..., 2) cells; differentiable.

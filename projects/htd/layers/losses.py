@@ -52,7 +52,7 @@ class TruncatedCrossEntropy:
     """Cross-entropy that gives less weight to background RoIs that look like an object.
 
     Many objects of OpenImages are not annotated, so a background RoI with a high foreground probability may
-    well show one. The weights are constants: no gradient flows through them. An option of TSD's published
+    well show one. The weights are constants: no gradient flows through them. An option of a published
     implementation, unused by its released models and not described in the paper.
 
     Args:
@@ -102,9 +102,8 @@ def quality_focal_loss(logits: Tensor, classes: Tensor, quality: Tensor, beta: f
     For each class BCE(sigmoid(x), y) |y - sigmoid(x)|^beta, where y is the quality at the class of an object
     and 0 elsewhere. The factor is differentiated too.
 
-    Paper: Generalized Focal Loss, equation 2, https://arxiv.org/abs/2006.04388. Implementations on
-        probabilities
-    clamp each logarithm at -100; logits need no clamp.
+    Paper: Generalized Focal Loss, equation 2, https://arxiv.org/abs/2006.04388.
+    Implementations on probabilities clamp each logarithm at -100; logits need no clamp.
 
     Args:
         logits (Tensor): (..., K).

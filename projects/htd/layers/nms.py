@@ -104,10 +104,11 @@ class GaussianDecay:
 class SoftNMS:
     """Lowers the scores of boxes that overlap better ones of their class.
 
-    Paper: Soft-NMS, algorithm 1. The box with the largest current score is put out; the others of its class
-    are decayed by their IoU with it. As in the published routine, every box that is left is dropped as soon
-    as its score is below ``min_score``, decayed or not: only the best box of all is put out in any case.
-    All classes advance together, so that there are as many steps as the largest class has boxes.
+    Paper: Soft-NMS, algorithm 1, https://arxiv.org/abs/1704.04503. The box with the largest current score is
+    put out; the others of its class are decayed by their IoU with it. As in the published routine, every box
+    that is left is dropped as soon as its score is below ``min_score``, decayed or not: only the best box of
+    all is put out in any case. All classes advance together, so that there are as many steps as the largest
+    class has boxes.
 
     Args:
         method: ``"linear"`` or ``"gaussian"``.

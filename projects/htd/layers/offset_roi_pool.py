@@ -77,7 +77,7 @@ def offset_roi_pool(
 class RoundedRegions:
     """The published rule: boxes rounded to pixels, samples at the beginnings of the parts of a bin.
 
-    Source: the published TSD; the paper does not say. The corners are the numbers of the first and last
+    Source: the published code; the paper does not say. The corners are the numbers of the first and last
     pixels, rounded half away from zero; a region has a least size. Samples more than
     half a cell outside of the map do not count, and a bin is the mean of those that do.
 

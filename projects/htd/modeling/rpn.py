@@ -62,9 +62,8 @@ class AnchorLabeler:
     """Labels anchors by their overlap with the ground truth.
 
     Paper: Faster R-CNN, section 3.1.2, https://arxiv.org/abs/1506.01497. Only anchors within the image take
-        part
-    in the matching. Detectron2 matches all and drops those beyond the image afterwards: an object whose best
-    anchor is dropped then has none.
+    part in the matching. Detectron2 matches all and drops those beyond the image afterwards: an object whose
+    best anchor is dropped then has none.
 
     Args:
         positive_iou, negative_iou, low_quality_iou: thresholds in [0, 1], see
@@ -157,11 +156,11 @@ class ProposalRule:
     """Selects proposals among scored and regressed anchors.
 
     Paper: Feature Pyramid Networks, section 4.1, https://arxiv.org/abs/1612.03144. On each level the anchors
-        with
-    the best scores are decoded and clipped to the image, non-maximum suppression works within each level, and
-    the best of all levels are kept. With ``min_box_size=0`` this is Detectron2's ``find_top_rpn_proposals``,
-    which, however, raises an error for non-finite predictions in training. Some published detectors
-    keep boxes without area, as a negative size does; this shifts what follows them in the ranking.
+    with the best scores are decoded and clipped to the image, non-maximum suppression works within each
+    level, and the best of all levels are kept. With ``min_box_size=0`` this is Detectron2's
+    ``find_top_rpn_proposals``, which, however, raises an error for non-finite predictions in training. Some
+    published detectors keep boxes without area, as a negative size does; this shifts what follows them in the
+    ranking.
 
     Args:
         pre_nms_topk: (train, test) anchors kept on each level.

@@ -20,7 +20,7 @@ def test_maps_without_labels(htc, objects):
     losses, _ = seeded_losses(htc, [inputs])
     assert losses["loss_sem_seg"] == 0 and all(torch.isfinite(loss) for loss in losses.values())
     assert not without_gradient(htc)
-    # One image with labels decides alone: the mean is over labelled pixels.
+    # One image with labels decides alone: the mean is over labeled pixels.
     inputs[0]["sem_seg"] = example(0)["sem_seg"]
     both, _ = seeded_losses(htc, [inputs])
     alone, _ = seeded_losses(htc, [inputs[:1]])
@@ -76,7 +76,7 @@ def test_maps_are_padded_with_the_ignore_value(ignore):
 
 
 def test_padding_does_not_change_the_semantic_loss(htc):
-    """The mean is over the same labelled cells, however much ignored padding there is."""
+    """The mean is over the same labeled cells, however much ignored padding there is."""
     logits = torch.randn(1, 183, 8, 16, generator=torch.Generator().manual_seed(0))
     labels = example(0)["sem_seg"][None]
     loss = htc.roi_heads.context.semantic.loss

@@ -31,7 +31,7 @@ def shorter_flow(heads):
     [
         (fewer_stages, "heads"),
         (fewer_weights, "loss_weights"),
-        (shorter_flow, "flow"),
+        (shorter_flow, "num_heads"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change, text):

@@ -118,7 +118,7 @@ def test_fusing_functions_of_the_config_undo_what_was_taken_out():
 
 
 def test_mean_over_all_pixels_is_a_choice():
-    """A quarter of the pixels is labelled: the mean over all is a quarter of the mean over those."""
+    """A quarter of the pixels is labeled: the mean over all is a quarter of the mean over those."""
 
     def change(config):
         config.roi_heads.context.semantic.loss_mean = L(MeanOverAll)()
@@ -126,10 +126,10 @@ def test_mean_over_all_pixels_is_a_choice():
     labels = torch.full((1, 16, 16), 255)
     labels[:, :8, :8] = 2
     logits = torch.zeros(1, 183, 2, 2)
-    labelled, everything = (
+    labeled, everything = (
         m.roi_heads.context.semantic.loss(logits, labels) for m in (build(HTC), changed(HTC, change))
     )
-    torch.testing.assert_close(everything, labelled / 4)
+    torch.testing.assert_close(everything, labeled / 4)
 
 
 def test_maps_of_instances_have_one_more_class_for_no_object():

@@ -235,7 +235,7 @@ def train(rpn, boxes, sizes, batch=(64, 96)):
     return proposals, losses
 
 
-def test_normalisers_by_hand():
+def test_normalizers_by_hand():
     """Images with (2, 3), (0, 4), (0, 0) positives and negatives: 5 + 5 + 0 sampled anchors."""
     labels = torch.tensor([[1, 1, 0, 0, 0, -1], [0, 0, 0, 0, -1, -1], [-1] * 6])
     assert SampledAnchors()(labels) == 10
@@ -259,7 +259,7 @@ def test_losses_by_hand(rpn):
     assert losses["loss_rpn_loc"].item() == pytest.approx(0.0225)
 
 
-def test_loss_weights_and_normaliser_are_settings():
+def test_loss_weights_and_normalizer_are_settings():
     cfg = config()
     cfg.loss_weight = {"loss_rpn_cls": 2.0, "loss_rpn_loc": 0.5}
     cfg.loss_normalizer.least_each = 100

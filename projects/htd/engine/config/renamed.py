@@ -16,6 +16,8 @@ NAMES = {
     "htd.engine.schedule": "htd.engine.solver",
     "htd.data.InclusiveResizeCV2": "htd.data.ResizeCV2",
     "htd.modeling.rpn.Detectron2ProposalRule": "htd.modeling.rpn.ProposalRule",
+    "htd.modeling.cascade.legacy_masks": "htd.modeling.cascade.mask_targets",
+    "htd.modeling.htc.MeanOverLabelled": "htd.modeling.htc.MeanOverLabeled",
     "htd.modeling.cascade.DecoupledHead": "htd.modeling.htd.DecoupledHead",
     "htd.modeling.cascade.DetectionSelector": "htd.modeling.cascade.DetectionPostProcessing",
     "htd.modeling.cascade.FCRegression": "htd.modeling.htd.FCRegression",

@@ -13,8 +13,10 @@ from htd.layers import DeformConv2d
 class DeformableBottleneckBlock(BottleneckBlock):
     """``BottleneckBlock`` whose ``conv2`` samples at positions that ``conv2_offset`` predicts.
 
-    Paper: Deformable Convolutional Networks, section 2.1; modulated: Deformable ConvNets v2,
-    section 3.2. Names are those of Detectron2's ``DeformBottleneckBlock``, which needs compiled
+    Paper: Deformable Convolutional Networks, section 2.1, https://arxiv.org/abs/1703.06211; modulated:
+    Deformable ConvNets v2, section 3.2, https://arxiv.org/abs/1811.11168.
+
+    Names are those of Detectron2's ``DeformBottleneckBlock``, which needs compiled
     operators and cannot be trained on a CPU. ``conv2_offset`` starts at zero: the plain form then
     equals the ordinary block, the modulated one halves what ``conv2`` gives (its mask is 0.5).
 
@@ -54,8 +56,10 @@ class DeformableBottleneckBlock(BottleneckBlock):
 class OffsetPredictingConv2d(DeformConv2d):
     """Deformable convolution that predicts its own offsets, so that any block or tower can call it.
 
-    Paper: Deformable Convolutional Networks, section 2.1; modulated: Deformable ConvNets v2,
-    section 3.2. The predictor, ``offset``, starts at zero: the plain form then equals ``ordinary``, whose
+    Paper: Deformable Convolutional Networks, section 2.1, https://arxiv.org/abs/1703.06211; modulated:
+    Deformable ConvNets v2, section 3.2, https://arxiv.org/abs/1811.11168.
+
+    The predictor, ``offset``, starts at zero: the plain form then equals ``ordinary``, whose
     parameters, norm and activation it takes over; the modulated one halves what its weight gives.
 
     Args:

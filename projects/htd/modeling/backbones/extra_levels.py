@@ -13,9 +13,12 @@ from htd.layers.norms import norm_layer
 class ExtraLevels(nn.Module):
     """P6 and P7, each a 3x3 convolution of the level below with a stride of two.
 
-    Paper: Focal Loss for Dense Object Detection, section 4 (from C5, ReLU before P7); FCOS, section 3.2
-    (from P5). Published ATSS, GFL and TOOD take the pyramid's P5 and have no ReLU. Detectron2's
-    ``LastLevelP6P7`` has the ReLU always, no norm and other initial values.
+    Paper: Focal Loss for Dense Object Detection, section 4 (from C5, ReLU before P7),
+    https://arxiv.org/abs/1708.02002; FCOS: Fully Convolutional One-Stage Object Detection, section 3.2 (from
+    P5), https://arxiv.org/abs/1904.01355.
+
+    The later published detectors take the pyramid's P5 and have no ReLU. Detectron2's ``LastLevelP6P7`` has
+    the ReLU always, no norm and other initial values.
 
     Args:
         in_channels: channels of ``in_feature``.

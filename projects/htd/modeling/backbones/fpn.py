@@ -1,4 +1,4 @@
-"""Feature pyramid with the published initialisation."""
+"""Feature pyramid with the published initialization."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from htd.layers.norms import norm_layer
 class XavierFPN(FPN):
     """Detectron2's ``FPN`` with Xavier-uniform weights, as in the published detectors.
 
-    Paper: Feature Pyramid Networks for Object Detection, section 3. Detectron2's Caffe2-style
-    filler reads fan-in only: for a lateral convolution of 2048 to 256 channels its weights are
-    0.75 times as large, for one of 256 to 256 just as large.
+    Paper: Feature Pyramid Networks for Object Detection, section 3, https://arxiv.org/abs/1612.03144.
+    Detectron2's Caffe2-style filler reads fan-in only: for a lateral convolution of 2048 to 256 channels its
+    weights are 0.75 times as large, for one of 256 to 256 just as large.
 
     Args:
         bottom_up: network that gives ``in_features``.

@@ -1,8 +1,10 @@
 """Res2Net with deep stem and averaged shortcuts as a backbone, on timm's blocks.
 
-Paper: Res2Net: A New Multi-scale Backbone Architecture, section 3.1, figure 2. The variant is the one that
-is published as "v1d" and as "v1b": a stem of three 3x3 convolutions, shortcuts that average before they
-project. Stages are named res2 ... res5 (strides 4, 8, 16, 32).
+Paper: Res2Net: A New Multi-scale Backbone Architecture, section 3.1, figure 2,
+https://arxiv.org/abs/1904.01169.
+
+The variant is the one that is published as "v1d" and as "v1b": a stem of three 3x3 convolutions, shortcuts
+that average before they project. Stages are named res2 ... res5 (strides 4, 8, 16, 32).
 """
 
 from __future__ import annotations

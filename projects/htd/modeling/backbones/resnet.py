@@ -1,7 +1,9 @@
 """ResNet and ResNeXt as the published detectors build them.
 
-Paper: Deep Residual Learning for Image Recognition, table 1; Aggregated Residual Transformations
-for Deep Neural Networks, table 1. Stages are named res2 ... res5 (strides 4, 8, 16, 32).
+Paper: Deep Residual Learning for Image Recognition, table 1, https://arxiv.org/abs/1512.03385; Aggregated
+Residual Transformations for Deep Neural Networks, table 1, https://arxiv.org/abs/1611.05431.
+
+Stages are named res2 ... res5 (strides 4, 8, 16, 32).
 """
 
 from __future__ import annotations

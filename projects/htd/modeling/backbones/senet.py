@@ -1,8 +1,10 @@
 """SENet-154 as a backbone: timm's network, with trained or fixed norms and deformable convolutions.
 
-Paper: Squeeze-and-Excitation Networks, section 6 (SENet-154) and appendix. The definition is that of the
-package pretrained-models, which timm keeps: deep stem, max-pool without padding, 64 groups, squeeze and
-excitation before the addition, 3x3 projections. Stages are named res2 ... res5 (strides 4, 8, 16, 32).
+Paper: Squeeze-and-Excitation Networks, section 6 (SENet-154) and appendix, https://arxiv.org/abs/1709.01507.
+
+The definition is that of the package pretrained-models, which timm keeps: deep stem, max-pool without
+padding, 64 groups, squeeze and excitation before the addition, 3x3 projections. Stages are named res2 ...
+res5 (strides 4, 8, 16, 32).
 """
 
 from __future__ import annotations

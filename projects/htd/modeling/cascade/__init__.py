@@ -8,11 +8,16 @@ from htd.modeling.cascade.heads import (
     box_predictor,
     init_predictor,
 )
-from htd.modeling.cascade.legacy_masks import LegacyMaskTargets, legacy_paste
-from htd.modeling.cascade.mask_heads import ConvMaskHead, IndependentHeads, init_conv
-from htd.modeling.cascade.mask_rois import RefinedPositives, SampledPositives
-from htd.modeling.cascade.mask_targets import mask_targets
-from htd.modeling.cascade.masks import MaskBranch, NoMasks
+from htd.modeling.cascade.mask_targets import LegacyMaskTargets, legacy_paste, mask_targets
+from htd.modeling.cascade.masks import (
+    ConvMaskHead,
+    IndependentHeads,
+    MaskBranch,
+    NoMasks,
+    RefinedPositives,
+    SampledPositives,
+    init_conv,
+)
 from htd.modeling.cascade.postprocessing import (
     DetectionPostProcessing,
     LastStage,

@@ -1,6 +1,7 @@
-"""The mask branch that hangs on the stages of a cascade.
+"""The mask branch that hangs on the stages of a cascade: its heads, and from which RoIs they learn.
 
-Symbols: N images, P RoIs of the batch, C channels, S side of the pooled map; a mask has 2S x 2S cells.
+Symbols: N images, P RoIs of the batch, K foreground classes, C channels, S side of the pooled map; a mask has
+2S x 2S cells.
 """
 
 from __future__ import annotations
@@ -18,6 +19,109 @@ from torch.utils.checkpoint import checkpoint
 from htd.modeling.cascade.mask_targets import mask_targets
 from htd.modeling.cascade.rois import GroundTruth, RoIContext
 from htd.modeling.cascade.stage import CascadeStage
+
+Batch = Sequence[Instances]
+
+
+def init_conv(layer: nn.Module) -> nn.Module:
+    """Draw the weights of a convolution before a ReLU (Kaiming normal, fan-out) and set the bias to zero."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ConvMaskHead(nn.Module):
+    """Convolutions, a transposed convolution that doubles the resolution, and one mask a class.
+
+    Paper: Mask R-CNN, section 3, the head for a feature pyramid, https://arxiv.org/abs/1703.06870.
+
+    Args:
+        num_classes: K.
+        channels: C.
+        num_convs: 3x3 convolutions with ReLU.
+    """
+
+    def __init__(self, *, num_classes: int, channels: int = 256, num_convs: int = 4):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            init_conv(nn.Conv2d(channels, channels, 3, padding=1)) for _ in range(num_convs)
+        )
+        self.deconv = init_conv(nn.ConvTranspose2d(channels, channels, 2, stride=2))
+        self.predictor = init_conv(nn.Conv2d(channels, num_classes, 1))
+
+    def extract(self, x: Tensor) -> Tensor:
+        """Map RoI features (P, C, S, S) to the features that the masks are predicted from, of equal shape."""
+        for conv in self.convs:
+            x = F.relu(conv(x))
+        return x
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits (P, K, 2S, 2S) of all classes."""
+        return self.predictor(F.relu(self.deconv(features)))
+
+    def predict(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Return the logits (P, 2S, 2S) of one class (P,) each, without computing the others."""
+        x = F.relu(self.deconv(features))
+        weight = self.predictor.weight[classes, :, 0, 0]
+        return torch.einsum("pchw,pc->phw", x, weight) + self.predictor.bias[classes, None, None]
+
+
+class IndependentHeads(nn.Module):
+    """Each mask head sees the RoI features alone.
+
+    Where heads are given here, they are the ``extract`` methods of :class:`ConvMaskHead`, in order.
+    """
+
+    def check(self, num_heads: int) -> None:
+        """Accept any number of heads."""
+
+    def last(self, heads: Sequence[Callable], x: Tensor) -> Tensor:
+        """Return the features of the last of the heads for RoI features x; both (P, C, S, S)."""
+        return heads[-1](x)
+
+    def every(self, heads: Sequence[Callable], x: Tensor) -> list[Tensor]:
+        """Return the features of each of the heads for RoI features x, all (P, C, S, S)."""
+        return [head(x) for head in heads]
+
+
+class SampledPositives:
+    """The positives that the box head has learned from.
+
+    Paper: Mask R-CNN, section 3.1, https://arxiv.org/abs/1703.06870.
+
+    A rule is called with (stage, samples, refined, targets), one ``Instances`` an image each: the RoIs that
+    the stage's box head has learned from, the same after its refinement, and the ground truth. It returns
+    positives alone, ``proposal_boxes`` (P_i, 4) XYXY in pixels of the resized input, with the other fields of
+    :mod:`htd.modeling.cascade.sampling`.
+
+    Attributes:
+        needs_refined: whether the rule reads the refined RoIs.
+    """
+
+    needs_refined = False
+
+    def __call__(
+        self, stage: CascadeStage, samples: Batch, refined: Batch | None, targets: Batch
+    ) -> list[Instances]:
+        """Return the samples that are foreground for the stage, image by image."""
+        return [s[s.gt_classes < stage.num_classes] for s in samples]
+
+
+class RefinedPositives(SampledPositives):
+    """Positives of a new sample of the refined RoIs, drawn by the stage's own sampler.
+
+    Paper: Hybrid Task Cascade for Instance Segmentation, section 3.1 (interleaved execution),
+    https://arxiv.org/abs/1901.07518: masks are learned on the boxes that the box head of the same stage has
+    refined.
+    """
+
+    needs_refined = True
+
+    def __call__(
+        self, stage: CascadeStage, samples: Batch, refined: Batch, targets: Batch
+    ) -> list[Instances]:
+        """Return the positives among new samples of the refined RoIs."""
+        return super().__call__(stage, stage.sampler(refined, targets), refined, targets)
 
 
 class NoMasks(nn.Module):
@@ -40,13 +144,14 @@ class NoMasks(nn.Module):
 class MaskBranch(nn.Module):
     """One mask head for each of the last stages; at test the mean of their probabilities.
 
-    Paper: Hybrid Task Cascade, section 3.1; with one head Mask R-CNN, section 3.
+    Paper: Hybrid Task Cascade for Instance Segmentation, section 3.1, https://arxiv.org/abs/1901.07518; with
+    one head Mask R-CNN, section 3, https://arxiv.org/abs/1703.06870.
 
     Args:
         features: gives RoI features (P, C, S, S), see :mod:`htd.modeling.cascade.rois`.
         heads: :class:`ConvMaskHead`, in the order of the stages.
-        flow: how the heads depend on each other, :class:`IndependentHeads` or HTC's information flow.
-        roi_rule: chooses the RoIs that masks are learnt from, see :mod:`htd.modeling.cascade.mask_rois`.
+        flow: how the heads depend on each other, :class:`IndependentHeads` or one that passes features on.
+        roi_rule: chooses the RoIs that masks are learned from, such as :class:`SampledPositives`.
         loss_weights: factor of each head's loss.
         threshold: probability from which on pixels belong to the object, see ``paste_masks``.
         targets: cuts the masks to learn out of the ground truth's, see :func:`mask_targets`.
@@ -82,10 +187,7 @@ class MaskBranch(nn.Module):
         self.paste_masks = paste_masks
         self.checkpoint_heads = checkpoint_heads
         if len(self.loss_weights) != self.num_heads:
-            raise ValueError(
-                f"the mask branch has {self.num_heads} heads and {len(self.loss_weights)} loss_weights; "
-                "give one for each"
-            )
+            raise ValueError(f"loss_weights has {len(self.loss_weights)} values for {self.num_heads} heads")
         flow.check(self.num_heads)
 
     @property

@@ -1,4 +1,4 @@
-"""Mask information flow of HTC.
+"""Mask information flow: each mask head goes on from the features of the one before.
 
 Symbols: P RoIs, C channels, S side of the pooled map.
 """
@@ -16,9 +16,9 @@ from htd.modeling.cascade import IndependentHeads, init_conv
 class MaskInformationFlow(IndependentHeads):
     """Each mask head also sees the features of the one before, computed on the same RoIs.
 
-    Paper: Hybrid Task Cascade, section 3.1, mask information flow; as its authors' implementation has it,
-    all heads before are run again on the RoI features of the current boxes, and gradients flow through
-    all of them.
+    Paper: Hybrid Task Cascade for Instance Segmentation, section 3.1 (mask information flow),
+    https://arxiv.org/abs/1901.07518; as its authors' implementation has it, all heads before are run again on
+    the RoI features of the current boxes, and gradients flow through all of them.
 
     Args:
         num_heads: number of mask heads.
@@ -38,10 +38,7 @@ class MaskInformationFlow(IndependentHeads):
             ValueError: naming both.
         """
         if num_heads != len(self.transforms) + 1:
-            raise ValueError(
-                f"the mask branch has {num_heads} heads, but its information flow is built for "
-                f"{len(self.transforms) + 1}: set mask_branch.flow.num_heads={num_heads}"
-            )
+            raise ValueError(f"num_heads is {len(self.transforms) + 1}, but there are {num_heads} mask heads")
 
     def last(self, heads: Sequence[Callable], x: Tensor) -> Tensor:
         """Return the features of the last of the heads for RoI features x; both (P, C, S, S)."""

@@ -1,4 +1,4 @@
-"""The semantic branch of HTC: a segmentation of the image whose features help boxes and masks.
+"""The semantic branch: a segmentation of the image whose features help boxes and masks.
 
 Symbols: N images of padded size H x W, L pyramid levels, C channels, s stride of the fused map,
 K semantic classes.
@@ -16,29 +16,29 @@ from htd.layers import FeatureTable
 from htd.modeling.cascade import GroundTruth, init_conv
 
 
-class MeanOverLabelled:
-    """The mean over the pixels that have a label (MMDetection 2, behind the published results)."""
+class MeanOverLabeled:
+    """The mean over the pixels that have a label, behind the published results."""
 
-    def __call__(self, total: Tensor, labelled: Tensor) -> Tensor:
-        """Divide the summed loss by the count of ``labelled`` (N, H/s, W/s) bool; 0 if none is."""
-        return total / labelled.sum().clamp(min=1)
+    def __call__(self, total: Tensor, labeled: Tensor) -> Tensor:
+        """Divide the summed loss by the count of ``labeled`` (N, H/s, W/s) bool; 0 if none is."""
+        return total / labeled.sum().clamp(min=1)
 
 
 class MeanOverAll:
-    """The sum over labelled pixels divided by the number of all, ignored ones included (MMDetection 3)."""
+    """The sum over labeled pixels divided by the number of all, ignored ones included."""
 
-    def __call__(self, total: Tensor, labelled: Tensor) -> Tensor:
-        """Divide the summed loss by the number of cells of ``labelled`` (N, H/s, W/s)."""
-        return total / max(1, labelled.numel())
+    def __call__(self, total: Tensor, labeled: Tensor) -> Tensor:
+        """Divide the summed loss by the number of cells of ``labeled`` (N, H/s, W/s)."""
+        return total / max(1, labeled.numel())
 
 
 class FusedSemanticHead(nn.Module):
     """Joins the pyramid at one level, and gives features for RoIs and semantic logits.
 
-    Paper: Hybrid Task Cascade, section 3.2.
+    Paper: Hybrid Task Cascade for Instance Segmentation, section 3.2, https://arxiv.org/abs/1901.07518.
 
     A context part of :class:`htd.modeling.cascade.StagedROIHeads`: the features go to
-    :class:`htd.modeling.cascade.SharedMapPooler`.
+    :class:`htd.modeling.cascade.SemanticPooler`.
 
     Args:
         in_features: names of the L maps, finest first.
@@ -48,9 +48,9 @@ class FusedSemanticHead(nn.Module):
         background: one more class, the last, for pixels of no object.
         channels: C of the maps and of the features.
         num_convs: 3x3 convolutions with ReLU.
-        ignore_value: label of pixels that are not learnt from.
+        ignore_value: label of pixels that are not learned from.
         loss_weight: factor of the loss.
-        loss_mean: :class:`MeanOverLabelled` or :class:`MeanOverAll`.
+        loss_mean: :class:`MeanOverLabeled` or :class:`MeanOverAll`.
     """
 
     def __init__(
@@ -127,19 +127,14 @@ class FusedSemanticHead(nn.Module):
         If every pixel is ignored it is zero and still depends on all parameters.
         """
         if sem_seg is None:
-            raise ValueError(
-                "the model has a semantic branch, but its training data hold no semantic maps (sem_seg): set "
-                "dataloader.train.dataset.semantic_root to their folder, draw maps from the instance masks "
-                "(tools/draw_semantic_maps.py), or take configs/htc/htc_without_semantic_r50_fpn_1x.py"
-            )
+            raise ValueError("the ground truth has no sem_seg")
         labels = self.labels(sem_seg)
         if labels.shape[-2:] != logits.shape[-2:]:
             raise ValueError(
-                f"the semantic maps are {tuple(sem_seg.shape[-2:])} pixels (height, width), which does not "
-                f"fit a map of {tuple(logits.shape[-2:])} cells of {self.stride} pixels; give them at the "
-                "padded size of the images"
+                f"sem_seg is {tuple(sem_seg.shape[-2:])} pixels (height, width), which does not fit "
+                f"{tuple(logits.shape[-2:])} cells of {self.stride} pixels"
             )
-        labelled = labels != self.ignore_value
+        labeled = labels != self.ignore_value
         with torch.autocast(device_type=logits.device.type, enabled=False):
             total = F.cross_entropy(logits.float(), labels, ignore_index=self.ignore_value, reduction="sum")
-            return self.loss_weight * self.loss_mean(total, labelled)
+            return self.loss_weight * self.loss_mean(total, labeled)
