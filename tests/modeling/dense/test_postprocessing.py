@@ -166,13 +166,6 @@ def test_nothing_to_detect(postprocessing):
         assert found.pred_boxes.tensor.shape == (0, 4) and found.pred_classes.dtype == torch.int64
 
 
-@pytest.mark.parametrize("postprocessing", CHAINS)
-def test_images_do_not_influence_each_other(postprocessing):
-    wanted = detected(postprocessing, *outputs(seed=0))
-    detected(postprocessing, *outputs(seed=1))
-    same(detected(postprocessing, *outputs(seed=0)), wanted)
-
-
 def test_clipping_is_before_all_else_or_not_at_all():
     """In an input of 100 x 150, put out at 200 x 300: the first box has one pixel within the image."""
     boxes = torch.tensor([[149.0, 10, 170, 30], [10, 10, 30, 30]])

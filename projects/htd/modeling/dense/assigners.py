@@ -195,19 +195,14 @@ class ATSSAssigner(Assigner):
             nearest.append(level_nearest)
             start += len(points)
         prior = torch.cat(nearest, dim=1)
-        iou = paired_iou(priors.boxes[prior], gt_boxes[:, None])
-        return ATSSCandidates(prior, valid[prior], iou, _mean_plus_deviation(iou, valid[prior]))
-
-
-def _mean_plus_deviation(values: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean plus the unbiased standard deviation (G,) of the valid values (G, k)."""
-    count = valid.sum(dim=1, keepdim=True)
-    # Relative to the highest value the mean of equal values is exact, so that they all reach the threshold.
-    origin = torch.where(valid, values, -math.inf).amax(dim=1, keepdim=True)
-    mean = torch.where(valid, values - origin, 0).sum(dim=1, keepdim=True) / count
-    deviations = torch.where(valid, values - origin - mean, 0)
-    variance = deviations.square().sum(dim=1, keepdim=True) / (count - 1)
-    return (origin + mean + variance.sqrt())[:, 0]
+        iou, valid = paired_iou(priors.boxes[prior], gt_boxes[:, None]), valid[prior]
+        # Relative to the highest value the mean of equal ones is exact, so that they all reach the threshold.
+        highest = torch.where(valid, iou, -math.inf).amax(dim=1, keepdim=True)
+        count = valid.sum(dim=1, keepdim=True)
+        mean = torch.where(valid, iou - highest, 0).sum(dim=1, keepdim=True) / count
+        deviations = torch.where(valid, iou - highest - mean, 0)
+        variance = deviations.square().sum(dim=1, keepdim=True) / (count - 1)
+        return ATSSCandidates(prior, valid, iou, (highest + mean + variance.sqrt())[:, 0])
 
 
 class IoUAssigner(Assigner):

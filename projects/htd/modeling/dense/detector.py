@@ -90,7 +90,7 @@ class OneStageDetector(nn.Module):
         if self.training:
             if not all("instances" in x for x in batched_inputs):
                 raise ValueError("in training mode every input needs instances; call eval() to detect")
-            gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
+            gt_instances = [x["instances"].to(boxes.device) for x in batched_inputs]
             return self.criterion(priors, predictions, boxes, gt_instances)
         pre_nms = self.postprocessing.pre_nms_boxes(priors, predictions, boxes, images.image_sizes)
         detections = []
@@ -103,7 +103,9 @@ class OneStageDetector(nn.Module):
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalize, pad and batch the images, to (N, 3, H, W)."""
-        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        images = [
+            (x["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
+        ]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
     def predict(self, images: Tensor) -> tuple[Priors, DensePredictions, Tensor]:
