@@ -133,19 +133,6 @@ def test_both_ways_of_hard_nms_are_equal(seed, count, origin):
     assert torch.equal(together, by_class)
 
 
-@pytest.mark.parametrize(("count", "name"), [(1000, "_suppress_together"), (1001, "_suppress_by_class")])
-def test_choice_of_the_way(monkeypatch, count, name):
-    called = []
-
-    def counted(boxes, scores, classes, iou_threshold):
-        called.append(iou_threshold)
-        return torch.arange(len(boxes))
-
-    monkeypatch.setattr(MODULE, name, counted)
-    HardNMS(iou_threshold=0.4)(*crowd(count))
-    assert called == [0.4]
-
-
 @pytest.mark.parametrize(
     ("nms", "crowded"),
     [(HardNMS(iou_threshold=0.5), 800), (SoftNMS(), 0), (SoftNMS(), 800), (SoftNMS(method="gaussian"), 800)],

@@ -109,11 +109,6 @@ def test_table_makes_its_rows_once_and_late():
     assert (maps[0].grad == 3).all()
 
 
-def test_table_needs_a_stride_a_map():
-    with pytest.raises(ValueError, match="strides"):
-        FeatureTable([torch.ones(1, 1, 1, 1)], [4, 8])
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 def test_traced_graphs_get_the_operators_of_torchvision():
     seen = []

@@ -237,7 +237,7 @@ def match_by_iou(
         boxes: (R, 4), all of which take part.
         gt_boxes: (G, 4).
         positive_iou, negative_iou, low_quality_iou: thresholds in [0, 1].
-        pairs_at_once: see :func:`object_slices`.
+        pairs_at_once: most pairs of box and ground truth held at a time, at least those of one ground truth.
 
     Returns:
         labels (R,) int64: 1 positive, 0 negative, -1 neither; index (R,) int64 of the ground truth that a
@@ -248,12 +248,13 @@ def match_by_iou(
     index = torch.zeros_like(best, dtype=torch.int64)
     low_quality = torch.full_like(index, -1)
     # A ground truth's matches depend on all boxes but on no other ground truth, so a few go at a time.
-    for part in object_slices(len(gt_boxes), len(boxes), pairs_at_once):
-        iou = paired_iou(gt_boxes[part, None], boxes)
+    at_once = max(1, pairs_at_once // max(1, len(boxes)))
+    for start in range(0, len(gt_boxes), at_once):
+        iou = paired_iou(gt_boxes[start : start + at_once, None], boxes)
         best_of_part, gt = iou.max(dim=0)
-        index = torch.where(best_of_part > best, gt + part.start, index)
+        index = torch.where(best_of_part > best, gt + start, index)
         best = torch.maximum(best, best_of_part)
-        low_quality = torch.maximum(low_quality, low_quality_matches(iou, low_quality_iou, part.start))
+        low_quality = torch.maximum(low_quality, low_quality_matches(iou, low_quality_iou, start))
     labels = torch.where(best >= positive_iou, 1, torch.where(best < negative_iou, 0, -1))
     has_low_quality = low_quality >= 0
     return labels.masked_fill(has_low_quality, 1), torch.where(has_low_quality, low_quality, index)

@@ -20,6 +20,7 @@ from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, PROPOSAL_GENERATOR_RE
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Boxes, Instances
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
@@ -314,7 +315,8 @@ class PublishedRPN(RPN):
             label, matched = self.anchor_labeler(
                 levels, strides, truth, target.image_size, self.box_convention
             )
-            labels[i] = self._subsample_labels(label)
+            chosen = subsample_labels(label, self.batch_size_per_image, self.positive_fraction, 0)
+            labels[i, chosen[0]], labels[i, chosen[1]] = 1, 0
             positive = labels[i] == 1
             boxes[i][positive] = truth[matched[positive]].to(boxes.dtype)
         return labels, boxes

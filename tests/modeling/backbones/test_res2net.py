@@ -7,7 +7,7 @@ import torch
 
 from htd.checkpoint.formats.res2net import res2net_rules
 from htd.layers.norms import FixedBatchNorm2d
-from htd.modeling.backbones import XavierFPN, build_res2net
+from htd.modeling.backbones import build_res2net
 from tests.modeling.backbones.conftest import DEFORMABLE, PARTS, pictures
 from tests.recorded import arrays, close, manifest, published_weights, random_input, tensors
 
@@ -140,14 +140,6 @@ def test_a_choice_of_outputs():
         assert torch.equal(value, wanted[name])
 
 
-def test_pyramid():
-    network = XavierFPN(build_res2net(deform_stages=["res5"], **SMALL), PARTS[2:], 16).eval()
-    assert network.size_divisibility == 32
-    with torch.no_grad():
-        levels = network(pictures(32, 96, 1))
-    assert [tuple(value.shape[1:]) for value in levels.values()] == [(16, 4, 12), (16, 2, 6), (16, 1, 3)]
-
-
 def test_settings():
     """Widths and depths of relatives: 50, with 8 splits of 14; 32 channels after the stem."""
     with torch.device("meta"):
@@ -157,17 +149,3 @@ def test_settings():
     assert len(block.convs) == 7 and block.convs[0].weight.shape == (28, 28, 3, 3)
     assert block.conv1.weight.shape == (8 * 28, 512, 1, 1)
     assert network.stem[6].weight.shape == (32, 16, 3, 3)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"depth": 18}, "no Res2Net of depth 18; choose one of 50, 101, 152"),
-        ({"splits": 0}, "splits=0 of a Res2Net with base_width=26 have no channels"),
-        ({"base_width": 7, "stem_channels": 8}, "have no channels; .* a base_width of at least 8"),
-        ({"stem_channels": 9}, "stem_channels of a Res2Net is 9; give an even number"),
-    ],
-)
-def test_mistakes_are_named(settings, message):
-    with pytest.raises(ValueError, match=message), torch.device("meta"):
-        build_res2net(**settings)

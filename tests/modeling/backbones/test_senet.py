@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from timm.models import get_pretrained_cfg
 
-from htd.checkpoint.imagenet import FILES, convert_imagenet
-from htd.modeling.backbones import XavierFPN, build_senet154
-from tests.modeling.backbones.conftest import DEFORMABLE, PARTS, pictures
+from htd.checkpoint.imagenet import convert_imagenet
+from htd.modeling.backbones import build_senet154
+from tests.modeling.backbones.conftest import DEFORMABLE, pictures
 from tests.recorded import manifest
 
 # One block a stage, as wide as the large network: a third of its parameters.
@@ -28,10 +27,6 @@ def test_names_and_shapes_of_the_imagenet_file(deform_stages):
     assert len(missing) == (2 * (8 + 36 + 3) if deform_stages else 0)
 
 
-def test_the_named_weights_are_those_of_timm():
-    assert FILES["timm/senet154"] == get_pretrained_cfg("legacy_senet154").url
-
-
 def test_deformable_layers_begin_as_ordinary_ones():
     torch.manual_seed(0)
     plain = build_senet154(out_features=["res2", "res3"], **SMALL).eval()
@@ -46,17 +41,3 @@ def test_deformable_layers_begin_as_ordinary_ones():
         torch.testing.assert_close(found["res3"], wanted["res3"], rtol=1e-4, atol=1e-4)
         deformed.res3[0].conv2.offset.bias.fill_(0.5)
         assert (deformed(x)["res3"] - wanted["res3"]).abs().max() > 0.01
-
-
-def test_pyramid():
-    """Under a pyramid the images are padded to a multiple of 32, and all levels fit onto each other."""
-    network = XavierFPN(build_senet154(**SMALL), PARTS[1:], 16).eval()
-    assert network.size_divisibility == 32
-    with torch.no_grad():
-        levels = network(pictures(32, 96, 1))
-    assert [tuple(value.shape[1:]) for value in levels.values()] == [
-        (16, 8, 24),
-        (16, 4, 12),
-        (16, 2, 6),
-        (16, 1, 3),
-    ]

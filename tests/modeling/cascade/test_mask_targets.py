@@ -46,16 +46,6 @@ def test_equal_to_detectron2s_bitmasks(monkeypatch, at_once):
     assert 0.1 < found.float().mean() < 0.9
 
 
-def test_no_more_bitmaps_are_turned_into_numbers_than_allowed(monkeypatch):
-    largest = []
-    real = MODULE.roi_align
-    monkeypatch.setattr(MODULE, "_PIXELS_AT_ONCE", 2 * 50 * 70)
-    monkeypatch.setattr(MODULE, "roi_align", lambda x, *a, **k: largest.append(len(x)) or real(x, *a, **k))
-    target, rois = scene(5, 9)
-    mask_targets([target], [rois], 14)
-    assert largest == [2, 2, 1]
-
-
 def test_by_hand():
     """An object in the left half of a 4 x 4 image, cut out as a whole and by its right half."""
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)

@@ -13,17 +13,6 @@ KINDS = {
 }
 
 
-class Recorder:
-    """A kind of suppression that writes down how many candidates it is given."""
-
-    def __init__(self, nms):
-        self.nms, self.counts = nms, []
-
-    def __call__(self, boxes, scores, classes):
-        self.counts.append(len(boxes))
-        return self.nms(boxes, scores, classes)
-
-
 def candidates(rois, spread, levels=None, num_classes=20, seed=0):
     """RoIs around a few places, the closer the less the spread; scores of few levels are often equal."""
     generator = torch.Generator().manual_seed(seed)
@@ -49,22 +38,3 @@ def test_as_if_all_candidates_had_been_suppressed(kind, spread, levels):
         torch.testing.assert_close(found.scores, wanted[:most], rtol=0, atol=0)
         torch.testing.assert_close(found.pred_boxes.tensor, boxes[rows[keep[:most]]], rtol=0, atol=0)
         assert torch.equal(found.pred_classes, classes[keep[:most]])
-
-
-def test_few_candidates_are_suppressed_where_few_are_needed():
-    nms = Recorder(KINDS["hard"])
-    found = DetectionPostProcessing(score_threshold=0.0, nms=nms, max_detections=5)(
-        candidates(120, spread=80.0)
-    )
-    assert len(found) == 5
-    assert len(nms.counts) == 1 and nms.counts[0] < 100
-
-
-def test_all_are_suppressed_where_too_few_stay():
-    # Twelve places, 20 classes: at most 240 detections can stay.
-    nms = Recorder(KINDS["hard"])
-    found = DetectionPostProcessing(score_threshold=0.0, nms=nms, max_detections=300)(
-        candidates(600, spread=0.0)
-    )
-    assert len(found) == 240
-    assert nms.counts[-1] == 600 * 20

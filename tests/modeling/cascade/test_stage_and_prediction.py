@@ -8,7 +8,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from htd.layers import ContinuousBoxes, FeatureTable, HardNMS, InclusiveBoxes, clip_boxes
+from htd.layers import ContinuousBoxes, FeatureTable, HardNMS, InclusiveBoxes
 from htd.modeling.cascade import (
     BestForegroundClass,
     BoxLosses,
@@ -170,8 +170,3 @@ def test_inclusive_boxes_are_resized_and_clipped_by_their_pixels():
     torch.testing.assert_close(found.boxes, torch.tensor([[2.0, 5, 12.5, 20.5]]))
     (first, _) = refined(torch.tensor([[2.0, 0, 0, 0]]), convention=convention)
     torch.testing.assert_close(first, torch.tensor([[51.0, 0, 52, 10]]))
-
-
-def test_clip():
-    found = clip_boxes(torch.tensor([[-1.0, -2, 60, 70]]), (50, 40))
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0, 40, 50]]))

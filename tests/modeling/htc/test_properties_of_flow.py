@@ -95,14 +95,6 @@ def test_masks_are_the_mean_of_three_probabilities(leaf):
     assert not torch.allclose(found, each[-1], atol=1e-3)
 
 
-@pytest.mark.parametrize("kept", [0, 1])
-def test_heads_do_not_share_weights(kept):
-    heads = build(WITHOUT_SEMANTIC).roi_heads.mask_branch.heads
-    other = heads[kept + 1]
-    assert heads[kept].predictor.weight is not other.predictor.weight
-    assert not torch.equal(heads[kept].predictor.weight, other.predictor.weight)
-
-
 def counted(heads):
     """Count how often parts of RoI heads run; return the counter and the hooks' handles."""
     calls = Counter()
@@ -188,16 +180,6 @@ def test_checkpointing_gives_equal_gradients_for_less_memory(leaf):
     for name, gradient in gradients.items():
         assert torch.equal(found_gradients[name], gradient), name
     assert found_kept < 0.4 * kept
-
-
-def test_checkpointing_is_a_config_value():
-    def change(config):
-        config.roi_heads.mask_branch.checkpoint_heads = True
-
-    model = changed(HTC, change)
-    calls, _ = counted(model.roi_heads)
-    seeded_losses(model.roi_heads, heads_inputs((3,)))
-    assert calls["extract0"] == 6
 
 
 def test_a_flow_of_nothing_equals_independent_heads_in_the_whole_model():

@@ -31,12 +31,11 @@ def case():
     return tensors("tsd", NAME)
 
 
-def first(label, at_most=256):
+def first(label, at_most, positive_fraction, background):
     """Take the first positives, half of the sample at most, and the first negatives, in place of a draw."""
-    positive, negative = ((label == value).nonzero()[:, 0] for value in (1, 0))
-    positive = positive[: at_most // 2]
-    negative = negative[: at_most - len(positive)]
-    return torch.full_like(label, -1).index_fill(0, negative, 0).index_fill(0, positive, 1)
+    positive, negative = ((label == value).nonzero()[:, 0] for value in (1, background))
+    positive = positive[: int(at_most * positive_fraction)]
+    return positive, negative[: at_most - len(positive)]
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +48,9 @@ def network(device):
     rpn.box_convention = InclusiveBoxes()
     weights, report = convert(published_weights("tsd", NAME), rpn, source="tsd_faster")
     rpn.load_state_dict(weights, strict=True)
-    rpn._subsample_labels = first
-    return rpn.to(device), by_published_name(rpn, report.used)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("htd.modeling.rpn.subsample_labels", first)
+        yield rpn.to(device), by_published_name(rpn, report.used)
 
 
 def features(device):
