@@ -100,7 +100,10 @@ def convolve_by_gather(x, offset, weight, bias=None, *, stride, padding, dilatio
     (out_channels, group_channels, *kernel), out_size = weight.shape, offset.shape[-2:]
     taps, groups = kernel[0] * kernel[1], channels // group_channels
     offset_groups = offset.shape[1] // (2 * taps)
-    _check_sizes((height, width), kernel, out_size, stride, padding, dilation)
+    axes = zip((height, width), kernel, stride, padding, dilation, strict=True)
+    expected = tuple((n + 2 * pad - step * (k - 1) - 1) // move + 1 for n, k, move, pad, step in axes)
+    if tuple(out_size) != expected:  # the offsets were predicted for another geometry
+        raise ValueError(f"the convolution gives maps of {expected}, the offsets are {tuple(out_size)}")
 
     # A place's samples in the order (tap, offset group), so that their channels follow as in the input.
     rows = x.flatten(2).transpose(1, 2).reshape(-1, channels // offset_groups)
@@ -116,14 +119,6 @@ def convolve_by_gather(x, offset, weight, bias=None, *, stride, padding, dilatio
     out = _SampleAndMultiply.apply(rows, offset, mask, weight, rule)
     out = out.view(batch, *out_size, out_channels)
     return (out if bias is None else out + bias).permute(0, 3, 1, 2).contiguous()
-
-
-def _check_sizes(size, kernel, out_size, stride, padding, dilation) -> None:
-    """Refuse offsets that were predicted for another geometry than that of the convolution."""
-    axes = zip(size, kernel, stride, padding, dilation, strict=True)
-    expected = tuple((n + 2 * pad - step * (k - 1) - 1) // move + 1 for n, k, move, pad, step in axes)
-    if tuple(out_size) != expected:
-        raise ValueError(f"the convolution gives maps of {expected}, the offsets are {tuple(out_size)}")
 
 
 def tap_positions(place, *, out_size, kernel, stride, padding, dilation) -> Tensor:

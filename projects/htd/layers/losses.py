@@ -269,14 +269,12 @@ class _ProductLogits(Function):
         missing = torch.expm1(_log_of_root(logits, ctx.root)).mul_(-ctx.root)  # root * (1 - p)
         grads = []
         for x, wanted in zip(logits, ctx.needs_input_grad[1:], strict=True):
-            slope = torch.sigmoid(-_bounded(x)) / missing if wanted else None
+            slope = torch.sigmoid(-full_precision(x).clamp(max=_LARGEST_LOGIT)) / missing if wanted else None
             grads.append(slope.mul_(grad).sum_to_size(x.shape).to(x.dtype) if wanted else None)
         return None, *grads
 
 
-def _bounded(logits: Tensor) -> Tensor:
-    return full_precision(logits).clamp(max=_LARGEST_LOGIT)
-
-
 def _log_of_root(logits: tuple[Tensor, ...], root: float) -> Tensor:
-    return reduce(torch.add, [F.logsigmoid(_bounded(x)) for x in logits]).div_(root)
+    return reduce(
+        torch.add, [F.logsigmoid(full_precision(x).clamp(max=_LARGEST_LOGIT)) for x in logits]
+    ).div_(root)

@@ -34,18 +34,6 @@ class ContextParts(nn.Module):
         self.global_vector = image_vector  # the name that checkpoints have for it
         self.semantic = semantic
 
-    def forward(
-        self, features: Mapping[str, Tensor], truth: GroundTruth | None
-    ) -> tuple[Tensor | None, FeatureTable | None, dict[str, Tensor]]:
-        """Return the image vector, the semantic features, each None without its part, and the losses."""
-        image_vector, semantic_features, losses = None, None, {}
-        if self.global_vector is not None:
-            image_vector, losses = self.global_vector(features, truth)
-        if self.semantic is not None:
-            semantic_features, semantic_losses = self.semantic(features, truth)
-            losses = losses | semantic_losses
-        return image_vector, semantic_features, losses
-
 
 @ROI_HEADS_REGISTRY.register()
 class StagedROIHeads(nn.Module):
@@ -172,7 +160,12 @@ class StagedROIHeads(nn.Module):
         truth: GroundTruth | None = None,
     ) -> tuple[RoIContext, dict[str, Tensor]]:
         """Compute what the stages share from maps (N, C, H_l, W_l), and its losses if there is truth."""
-        image_vector, semantic_features, losses = self.context(features, truth)
+        image_vector, semantic_features, losses = None, None, {}
+        if self.context.global_vector is not None:
+            image_vector, losses = self.context.global_vector(features, truth)
+        if self.context.semantic is not None:
+            semantic_features, semantic_losses = self.context.semantic(features, truth)
+            losses = losses | semantic_losses
         table = FeatureTable([features[name] for name in self.in_features], self.strides)
         context = RoIContext(
             table, image_sizes, self.level_rule, image_vector, semantic_features, self.box_convention
