@@ -7,6 +7,7 @@ from htd.engine.config.agreement import check_agreement
 from htd.errors import UserError
 from tests.configs.leaves import LEAVES, config_of
 
+MASKS, SEMANTIC = "configs/htd/htd_mask_r50_fpn_1x.py", "configs/htc/htc_r50_fpn_1x.py"
 LEGACY, CONTINUOUS = "configs/tsd/tsd_faster_r50_fpn_1x.py", "configs/tsd/tsd_faster_r50_fpn_1x_continuous.py"
 
 
@@ -26,6 +27,8 @@ def test_leaves_agree_with_their_data():
         ),
         (LEGACY, "model.box_convention=null", "model.box_convention is ContinuousBoxes"),
         (CONTINUOUS, "model.box_convention={_target_: htd.layers.InclusiveBoxes}", "is InclusiveBoxes"),
+        (MASKS, "dataloader.train.dataset.masks=False", "learns masks.*mask_format=bitmask"),
+        (SEMANTIC, "dataloader.train.dataset.semantic_root=null", "semantic_root"),
         (CONTINUOUS, "model.input_format=BGR", "image_format is RGB, but model.input_format is BGR"),
     ],
 )

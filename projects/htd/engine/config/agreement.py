@@ -17,7 +17,8 @@ _ANCHORS = "model.proposal_generator.anchor_generator"
 def check_agreement(config: DictConfig, part: str, classes: Sequence[str] | None = None) -> None:
     """Refuse data that the model would misread without an error.
 
-    Compared are the number of classes, the order of color channels and what the corners of boxes mean.
+    Compared are the number of classes, the order of color channels, what the corners of boxes mean, and
+    whether there are the masks and semantic maps that the model learns.
 
     Args:
         config: the config of the run.
@@ -42,6 +43,8 @@ def check_agreement(config: DictConfig, part: str, classes: Sequence[str] | None
         raise UserError(
             f"{mapper}.image_format is {ours}, but model.input_format is {theirs}: set both alike"
         )
+    if part == "train":
+        _check_targets(config)
     boxes = _class_name(config, "model.box_convention") or "ContinuousBoxes"
     target = _target(config, mapper)
     if part == "train" and target and "convention" in (parameters_of(target) or {}):
@@ -54,6 +57,24 @@ def check_agreement(config: DictConfig, part: str, classes: Sequence[str] | None
     if rounded != (boxes == "InclusiveBoxes") and _class_name(config, _ANCHORS):
         wanted = "DefaultAnchorGenerator" if rounded else "RoundedAnchorGenerator"
         raise UserError(f"{_ANCHORS} does not go with model.box_convention, which is {boxes}: take {wanted}")
+
+
+def _check_targets(config: DictConfig) -> None:
+    dataset = OmegaConf.select(config, "dataloader.train.dataset")
+    if not isinstance(dataset, DictConfig) or "json_file" not in dataset:
+        return
+    if OmegaConf.select(config, "model.roi_heads.mask_branch.heads") and not dataset.get("masks"):
+        raise UserError(
+            "model.roi_heads.mask_branch learns masks, but the training data are read without: set "
+            "dataloader.train.dataset.masks=True and dataloader.train.mapper.mask_format=bitmask, or take a "
+            "config without masks"
+        )
+    if OmegaConf.select(config, "model.roi_heads.context.semantic") and not dataset.get("semantic_root"):
+        raise UserError(
+            "model.roi_heads.context.semantic learns semantic maps, but the training data have none: set "
+            "dataloader.train.dataset.semantic_root to their folder, draw maps from the instance masks "
+            "(tools/draw_semantic_maps.py), or take a config without the semantic branch"
+        )
 
 
 def _target(config: DictConfig, key: str) -> Any:
