@@ -80,7 +80,9 @@ def htc_memory(settings: Settings) -> Table:
         peaks.append([measure_models([c], changed, TRAINING[:1])[0]["training_bytes"] for c in candidates])
     rows = [[label, *map(megabytes, values)] for label, *values in zip(labels, *peaks, strict=True)]
     rows.append(["share of the semantic branch in HTC", *(megabytes(p[3] - p[2]) for p in peaks)])
-    rows.append(["HTC / Cascade Mask R-CNN", *(f"{p[3] / p[0]:.2f}" for p in peaks)])
+    # A small model may fit into memory that the process has already.
+    ratios = (f"{p[3] / p[0]:.2f}" if p[0] > 0 else "-" for p in peaks)
+    rows.append(["HTC / Cascade Mask R-CNN", *ratios])
     return Table(["training step", "MB", "MB, mask heads checkpointed"], rows)
 
 
